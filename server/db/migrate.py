@@ -1,0 +1,26 @@
+"""Brings the schema up to date, with Alembic, inside a transaction that the caller holds."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection
+
+
+def config() -> Config:
+    """Alembic's configuration, without a file of its own."""
+    made = Config()
+    made.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    made.set_main_option("path_separator", "os")
+    return made
+
+
+def upgrade(connection: Connection) -> tuple[str | None, str | None]:
+    """Applies what is missing; answers the revisions before and after. The transaction is the lock (BEGIN IMMEDIATE)."""
+    context = MigrationContext.configure(connection)
+    before = context.get_current_revision()
+    made = config()
+    made.attributes["connection"] = connection
+    command.upgrade(made, "head")
+    return before, context.get_current_revision()

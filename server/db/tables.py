@@ -1,0 +1,87 @@
+"""The whole schema. A change here needs a revision in migrations/, and a test holds the two together.
+
+Every time is in seconds since 1970 UTC, by the database's clock (see `now`).
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite numbers rows by itself only where the type is exactly INTEGER.
+_Id = BigInteger().with_variant(Integer, "sqlite")
+
+signups = Table(
+    "signups",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("site", String(63), nullable=False),
+    Column("email", String(254), nullable=False),
+    Column("name", String(100)),
+    Column("fields", JSON, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("signup_id", _Id, ForeignKey("signups.id", ondelete="CASCADE"), index=True),
+    Column("site", String(63), nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("sender", String(254), nullable=False),
+    Column("recipient", String(254), nullable=False),
+    Column("message_id", String(255), nullable=False, unique=True),
+    Column("message", LargeBinary, nullable=False),
+    # pending | sent | failed
+    Column("state", String(12), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("uncertain", Integer, nullable=False),
+    Column("due_at", Double, nullable=False),
+    Column("lease_owner", String(36)),
+    Column("lease_until", Double),
+    # how the last attempt ended, and what the server said
+    Column("outcome", String(12)),
+    Column("reply", Text),
+    Column("created_at", Double, nullable=False),
+    Column("settled_at", Double),
+    Index(None, "state", "due_at"),
+)
+
+
+class now(FunctionElement[float]):  # reads as the SQL function it is
+    """The database's clock: seconds since 1970 UTC, to the millisecond. One clock, however many machines."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(now, "sqlite")
+def _sqlite_now(element: now, compiler: SQLCompiler, **kw: object) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(now)
+def _standard_now(element: now, compiler: SQLCompiler, **kw: object) -> str:
+    return "extract(epoch from clock_timestamp())"

@@ -1,0 +1,57 @@
+"""Logs: an event name and ids, on standard error, for people (console) or for machines (JSON lines).
+
+Owns the set-up of structlog and of the standard library's loggers. An address or a token never goes into a log.
+"""
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+
+Format = Literal["console", "json"]
+
+_SHARED: list[structlog.typing.Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+
+
+def configure(format: Format = "console", level: str = "info") -> None:
+    """Sends every log of the process, libraries' too, to standard error in one form."""
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer(ensure_ascii=False)
+        if format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=24)
+    )
+    tail = [structlog.processors.format_exc_info, renderer] if format == "json" else [renderer]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_SHARED,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *tail],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # These three tell each step of their work at INFO; what matters of it we log ourselves.
+    for chatty in ("alembic", "aiosqlite", "mail.log"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_SHARED,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+
+
+def get(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger whose calls are `log.info("mail.sent", outbox_id=7)`."""
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return logger

@@ -1,0 +1,1 @@
+"""Mail: messages, templates, the connection pool and a catcher. A library: it takes plain arguments."""

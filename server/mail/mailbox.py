@@ -1,0 +1,152 @@
+"""The built-in mailbox: a real SMTP server on a loopback port, and the Maildir where it keeps what it is sent.
+
+For trying out and for development. It answers 250 once a mail is safely on the disk, and delivers nothing further.
+"""
+
+import asyncio
+import email
+import email.message
+import email.policy
+import mailbox
+import os
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from server import log
+
+_log = log.get(__name__)
+
+MAX_BYTES = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Caught:
+    """A mail in the mailbox. `text` and `html` are the decoded bodies, None where there is none."""
+
+    key: str
+    received: datetime
+    sender: str
+    recipient: str
+    subject: str
+    text: str | None
+    html: str | None
+    source: str
+
+
+class Mailbox:
+    """A Maildir: what was caught, newest first. Safe for several processes, as a Maildir is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Makes the folder. Raises OSError."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(mailbox.Maildir, self.folder, create=True)
+
+    async def keep(self, sender: str, recipients: list[str], data: bytes) -> str:
+        """Puts a mail on the disk and answers its key. Raises OSError."""
+        head = f"Return-Path: <{sender}>\r\n" + "".join(f"Delivered-To: {recipient}\r\n" for recipient in recipients)
+        async with self._lock:
+            return await asyncio.to_thread(self._write, head.encode("utf-8", "replace") + data)
+
+    def _write(self, data: bytes) -> str:
+        key = mailbox.Maildir(self.folder).add(data)  # syncs the file, not the folder that names it
+        descriptor = os.open(self.folder / "new", os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return key
+
+    async def list(self, limit: int, offset: int = 0) -> tuple[int, list[Caught]]:
+        """How many there are, and `limit` of them from `offset` on."""
+        return await asyncio.to_thread(self._list, limit, offset)
+
+    def _list(self, limit: int, offset: int) -> tuple[int, list[Caught]]:
+        box = mailbox.Maildir(self.folder)
+        keys = sorted(box.keys(), key=_order, reverse=True)
+        return len(keys), [caught for key in keys[offset : offset + limit] if (caught := _read(box, key))]
+
+    async def get(self, key: str) -> Caught | None:
+        """One mail, or None."""
+        return await asyncio.to_thread(lambda: _read(mailbox.Maildir(self.folder), key))
+
+
+def _order(key: str) -> tuple[int, ...]:
+    """A Maildir's names begin with seconds, then microseconds and a counter, none of them padded."""
+    found = re.match(r"(\d+)\.M(\d+)P\d+Q(\d+)", key)
+    return tuple(int(part) for part in found.groups()) if found else (0,)
+
+
+def _read(box: "mailbox.Maildir", key: str) -> Caught | None:
+    try:
+        data = box.get_bytes(key)
+    except KeyError:
+        return None
+    parsed = email.message_from_bytes(data, policy=email.policy.default)
+    return Caught(
+        key=key,
+        received=datetime.fromtimestamp(_order(key)[0], UTC),
+        sender=_header(parsed, "From"),
+        recipient=_header(parsed, "Delivered-To"),
+        subject=_header(parsed, "Subject") or "(no subject)",
+        text=_body(parsed, "plain"),
+        html=_body(parsed, "html"),
+        source=data.decode("utf-8", "replace"),
+    )
+
+
+def _header(parsed: email.message.EmailMessage, name: str) -> str:
+    try:
+        return str(parsed.get(name, ""))
+    except Exception:  # the parser of the standard library raises many kinds on what is not a header
+        return ""
+
+
+def _body(parsed: email.message.EmailMessage, kind: str) -> str | None:
+    try:
+        part = parsed.get_body((kind,))
+        return str(part.get_content()) if part is not None else None
+    except Exception:
+        return None
+
+
+class _Handler:
+    def __init__(self, box: Mailbox) -> None:
+        self._box = box
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        content = envelope.content
+        data = content if isinstance(content, bytes) else str(content).encode()
+        try:
+            await self._box.keep(envelope.mail_from or "", envelope.rcpt_tos, data)
+        except OSError as error:
+            _log.error("mailbox.full", reason=str(error))
+            return "452 4.3.1 The mailbox cannot be written to"
+        return "250 2.0.0 Kept in the built-in mailbox"
+
+
+@asynccontextmanager
+async def catching(box: Mailbox) -> AsyncIterator[int]:
+    """Listens on a free loopback port, which it yields, and keeps what comes in `box`."""
+    loop = asyncio.get_running_loop()
+
+    def protocol() -> Any:
+        return SMTP(_Handler(box), data_size_limit=MAX_BYTES, enable_SMTPUTF8=True, hostname="localhost", loop=loop)
+
+    server = await loop.create_server(protocol, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        # 3.12 and later wait for open connections; clients of ours have closed theirs
+        await server.wait_closed()

@@ -1,0 +1,181 @@
+"""The environment, read once into a frozen `Settings`.
+
+Owns the names, the defaults and the refusals of the `DOORBELL_…` variables. Knows nothing of what they are used for.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import unquote, urlsplit
+
+from dotenv import dotenv_values
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+PREFIX = "DOORBELL_"
+
+Tls = Literal["none", "starttls", "tls"]
+
+# scheme -> TLS mode, default port (RFC 6409, RFC 8314)
+_SCHEMES: dict[str, tuple[Tls, int]] = {
+    "smtp": ("none", 25),
+    "smtp+starttls": ("starttls", 587),
+    "smtps": ("tls", 465),
+}
+
+
+class SettingsError(Exception):
+    """The environment is wrong; `problems` has a line each, naming the variable."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Smtp:
+    """A mail relay: where, how safe, and as whom."""
+
+    host: str
+    port: int
+    tls: Tls
+    username: str | None
+    password: str | None
+
+    def __repr__(self) -> str:
+        return f"<Smtp {self.host}:{self.port} tls={self.tls} auth={self.username is not None}>"
+
+
+def _smtp(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        url = urlsplit(value)
+        port = url.port
+    except ValueError as error:
+        raise ValueError(f"not a URL: {error}") from None
+    if url.scheme not in _SCHEMES:
+        raise ValueError(f"must begin with {', '.join(f'{scheme}://' for scheme in _SCHEMES)}")
+    if not url.hostname or url.path not in ("", "/") or url.query or url.fragment:
+        raise ValueError("must look like smtp://user:password@host:port")
+    tls, default_port = _SCHEMES[url.scheme]
+    return Smtp(
+        host=url.hostname,
+        port=port or default_port,
+        tls=tls,
+        username=unquote(url.username) if url.username else None,
+        password=unquote(url.password) if url.password else None,
+    )
+
+
+def _origin(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname or url.path not in ("", "/") or url.query:
+        raise ValueError("must look like https://example.com, without a path")
+    return value.rstrip("/")
+
+
+def _sqlite(value: str) -> str:
+    if not value.startswith("sqlite+aiosqlite:///"):
+        raise ValueError("must look like sqlite+aiosqlite:///path/to/file.db in this version")
+    return value
+
+
+def _on_off(value: object) -> object:
+    return {"on": True, "off": False}.get(value.lower(), value) if isinstance(value, str) else value
+
+
+Switch = Annotated[bool, BeforeValidator(_on_off)]
+
+
+class Settings(BaseModel):
+    """What the operator chose. Each field is the variable of the same name, with the prefix, in capitals."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, validate_default=False)
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    base_url: Annotated[str, AfterValidator(_origin)] = ""
+    sites_dir: Path = Path("sites")
+    data_dir: Path = Path("var")
+    database_url: Annotated[str, AfterValidator(_sqlite)] = ""
+    smtp_url: Annotated[Smtp | None, BeforeValidator(_smtp)] = None
+    smtp_pool_size: Annotated[int, Field(ge=1, le=100)] = 4
+    smtp_max_messages: Annotated[int, Field(ge=1)] = 100
+    smtp_idle_seconds: Annotated[float, Field(gt=0)] = 30
+    mail_from: str | None = None
+    ops: Literal["private", "public"] = "private"
+    index: Switch = True
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    access_log: Switch = False
+
+    @model_validator(mode="after")
+    def _derive(self) -> Self:
+        derived = {
+            "base_url": f"http://localhost:{self.port}",
+            "database_url": f"sqlite+aiosqlite:///{(self.data_dir / 'doorbell.db').absolute()}",
+        }
+        for name, value in derived.items():
+            if not getattr(self, name):
+                self.__dict__[name] = value
+        return self
+
+
+def _with_files(values: dict[str, str], problems: list[str]) -> dict[str, str]:
+    """Replaces each `X_FILE` by `X`, read from that file: how orchestrators hand over secrets."""
+    read: dict[str, str] = {}
+    for name, value in values.items():
+        if not name.endswith("_file"):
+            read.setdefault(name, value)
+            continue
+        target = name.removesuffix("_file")
+        if target in values:
+            problems.append(f"{_variable(name)}: {_variable(target)} is set too; set one of them")
+            continue
+        try:
+            read[target] = Path(value).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(f"{_variable(name)}: cannot read {value}: {error}")
+    return read
+
+
+def _variable(name: object) -> str:
+    return PREFIX + str(name).upper()
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, Settings.model_fields, n=1)
+    hint = f"; did you mean {_variable(near[0])}?" if near else ""
+    return f"{_variable(name)}: is not a setting of this version{hint}"
+
+
+def load(environ: Mapping[str, str] | None = None, env_file: Path | None = Path(".env")) -> Settings:
+    """Settings from the environment, which wins over `env_file` (a missing file is fine). An empty value is unset.
+
+    Raises SettingsError that names every wrong variable, an unknown one too: a misspelt DOORBELL_SMTP_URL would
+    otherwise send no mail, in silence.
+    """
+    raw: dict[str, str | None] = dict(dotenv_values(env_file)) if env_file else {}
+    raw |= os.environ if environ is None else environ
+    own = {
+        name.removeprefix(PREFIX).lower(): value.strip()
+        for name, value in raw.items()
+        if name.startswith(PREFIX) and value and value.strip()
+    }
+    problems: list[str] = []
+    values = _with_files(own, problems)
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        for item in error.errors(include_url=False):
+            name = str(item["loc"][0]) if item["loc"] else "?"
+            message = item["msg"].removeprefix("Value error, ")
+            problems.append(
+                _unknown(name) if item["type"] == "extra_forbidden" else f"{_variable(name)}: {message}"
+            )
+    if problems:
+        raise SettingsError(sorted(problems))
+    return settings
