@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal, Self
 from urllib.parse import unquote, urlsplit
 
@@ -152,8 +153,14 @@ def _unknown(name: str) -> str:
     return f"{_variable(name)}: is not a setting of this version{hint}"
 
 
-def load(environ: Mapping[str, str] | None = None, env_file: Path | None = Path(".env")) -> Settings:
-    """Settings from the environment, which wins over `env_file` (a missing file is fine). An empty value is unset.
+def load(
+    environ: Mapping[str, str] | None = None,
+    env_file: Path | None = Path(".env"),
+    overrides: Mapping[str, str] = MappingProxyType({}),
+) -> Settings:
+    """Settings from `overrides` (by field), else the environment, else `env_file`, which may be missing.
+
+    An empty value is unset.
 
     Raises SettingsError that names every wrong variable, an unknown one too: a misspelt DOORBELL_SMTP_URL would
     otherwise send no mail, in silence.
@@ -166,16 +173,14 @@ def load(environ: Mapping[str, str] | None = None, env_file: Path | None = Path(
         if name.startswith(PREFIX) and value and value.strip()
     }
     problems: list[str] = []
-    values = _with_files(own, problems)
+    values = _with_files(own, problems) | dict(overrides)
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         for item in error.errors(include_url=False):
             name = str(item["loc"][0]) if item["loc"] else "?"
             message = item["msg"].removeprefix("Value error, ")
-            problems.append(
-                _unknown(name) if item["type"] == "extra_forbidden" else f"{_variable(name)}: {message}"
-            )
+            problems.append(_unknown(name) if item["type"] == "extra_forbidden" else f"{_variable(name)}: {message}")
     if problems:
         raise SettingsError(sorted(problems))
     return settings

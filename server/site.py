@@ -15,7 +15,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 # First path segments that the server itself answers: no site may be called so.
 RESERVED_SLUGS = frozenset(
-    "signup thanks confirm unsubscribe healthz readyz metrics docs openapi.json _doorbell _mailbox".split()
+    {"signup", "thanks", "confirm", "unsubscribe", "healthz", "readyz", "metrics", "docs", "openapi.json"}
+    | {"_doorbell", "_mailbox"}
 )
 # Names in a form that mean something to the server: no declared field may be called so.
 RESERVED_FIELDS = frozenset({"site", "email", "name", "website", "_next", "_token", "altcha"})
@@ -65,7 +66,9 @@ def _colour(value: str) -> str:
 
 
 def _host(value: str) -> str:
-    if not re.fullmatch(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", value):
+    if not re.fullmatch(
+        r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", value
+    ):
         raise ValueError("must be a lower-case host name like petcare.example, without scheme and port")
     return value
 
@@ -182,7 +185,9 @@ def load(folder: Path) -> Site:
     """The site in `folder`. Raises SiteError with every problem found, each with its file."""
     file = folder / "site.toml"
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", folder.name) or folder.name in RESERVED_SLUGS:
-        raise SiteError([f"{folder}: a site's folder must be named with a-z, 0-9, _ and -, and not like an own path of the server"])
+        raise SiteError(
+            [f"{folder}: a site's folder must be named with a-z, 0-9, _ and -, and not like an own path of the server"]
+        )
     try:
         data: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

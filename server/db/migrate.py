@@ -17,7 +17,7 @@ def config() -> Config:
 
 
 def upgrade(connection: Connection) -> tuple[str | None, str | None]:
-    """Applies what is missing; answers the revisions before and after. The transaction is the lock (BEGIN IMMEDIATE)."""
+    """Applies what is missing; answers the revisions before and after. The transaction is the lock."""
     context = MigrationContext.configure(connection)
     before = context.get_current_revision()
     made = config()

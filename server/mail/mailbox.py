@@ -67,11 +67,11 @@ class Mailbox:
             os.close(descriptor)
         return key
 
-    async def list(self, limit: int, offset: int = 0) -> tuple[int, list[Caught]]:
+    async def newest(self, limit: int, offset: int = 0) -> tuple[int, list[Caught]]:
         """How many there are, and `limit` of them from `offset` on."""
-        return await asyncio.to_thread(self._list, limit, offset)
+        return await asyncio.to_thread(self._newest, limit, offset)
 
-    def _list(self, limit: int, offset: int) -> tuple[int, list[Caught]]:
+    def _newest(self, limit: int, offset: int) -> tuple[int, list[Caught]]:
         box = mailbox.Maildir(self.folder)
         keys = sorted(box.keys(), key=_order, reverse=True)
         return len(keys), [caught for key in keys[offset : offset + limit] if (caught := _read(box, key))]

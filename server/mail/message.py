@@ -116,7 +116,8 @@ def _unstructured(name: str, text: str) -> str:
 
 
 def _part(subtype: str, text: str, boundary: str) -> bytes:
-    head = f'--{boundary}\r\nContent-Type: text/{subtype}; charset="utf-8"\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n'
+    head = _header("Content-Type", f'text/{subtype}; charset="utf-8"')
+    head += _header("Content-Transfer-Encoding", "quoted-printable")
     lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n") + "\n"
     body = quopri.encodestring(lines.encode("utf-8"))
-    return head.encode("ascii") + body.replace(b"\n", b"\r\n")
+    return f"--{boundary}\r\n".encode() + head + b"\r\n" + body.replace(b"\n", b"\r\n")

@@ -7,7 +7,7 @@ server; anything else, a cancelled lease included, closes it.
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -36,7 +36,7 @@ class Limits:
 class Pool:
     """`async with pool.lease() as smtp: await smtp.send(…)`, between `open` and `close`."""
 
-    def __init__(self, relay: Relay, limits: Limits = Limits()) -> None:  # noqa: B008 (frozen)
+    def __init__(self, relay: Relay, limits: Limits = Limits()) -> None:
         self.relay = relay
         self.limits = limits
         self.fault: MailError | None = None
@@ -45,7 +45,7 @@ class Pool:
         self._idle: deque[Connection] = deque()  # the freshest at the right
         self._leased: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._opened = self._connects = self._sent = 0
+        self._connects = 0
         self._running = False
 
     def __repr__(self) -> str:
@@ -54,13 +54,12 @@ class Pool:
         return f"<Pool {self.relay.host}:{self.relay.port} {state} {counts}>"
 
     def stats(self) -> dict[str, int]:
-        """Gauges and counters: connections leased, idle and at most; connects and mails sent since the start."""
+        """Gauges and counters: connections leased, idle and at most; connects since the start."""
         return {
             "leased": len(self._leased),
             "idle": len(self._idle),
             "size": self.limits.size,
             "connects": self._connects,
-            "sent": self._sent,
         }
 
     async def open(self, wait_seconds: float = 2) -> None:
@@ -112,7 +111,8 @@ class Pool:
 
     def _sort(self, now: float) -> list[Connection]:
         """Keeps what is fit for another mail; answers the rest, to be closed by the caller."""
-        fit, unfit = deque[Connection](), []
+        fit: deque[Connection] = deque()
+        unfit: list[Connection] = []
         for connection in self._idle:
             (fit.append if self._fit(connection, now) else unfit.append)(connection)
         self._idle = fit
@@ -177,9 +177,8 @@ class Pool:
             await asyncio.sleep(max(self.limits.idle_seconds / 2, 0.05))
             self._dismiss(self._sort(asyncio.get_running_loop().time()))
 
-    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)
-        assert isinstance(task, asyncio.Task)
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

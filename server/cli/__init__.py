@@ -1,0 +1,24 @@
+"""The command line: each command a thin shell over what lies below."""
+
+import sys
+
+import typer
+
+from server.cli import check, mail, migrate, serve
+
+app = typer.Typer(
+    name="doorbell",
+    help="Hosts static sites and takes their signups; mail that is never lost.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("serve")(serve.serve)
+app.command("check")(check.check)
+app.command("migrate")(migrate.migrate)
+app.add_typer(mail.app, name="mail")
+
+
+def main() -> None:
+    """Runs the command that the arguments name."""
+    sys.exit(app())

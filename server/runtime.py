@@ -1,0 +1,173 @@
+"""What runs while the server does, and the start-up and shutdown hooks that open and close it, in order.
+
+database -> mailbox (where there is no relay) -> SMTP pool -> dispatcher; closed in reverse.
+"""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from server import log
+from server.db import Database, DatabaseUnavailable
+from server.mail.connection import Relay
+from server.mail.mailbox import Mailbox, catching
+from server.mail.pool import Limits, Pool
+from server.outbox import store
+from server.outbox.dispatcher import Dispatcher
+from server.settings import Settings
+
+_log = log.get(__name__)
+
+Hook = Callable[[], Awaitable[Any] | Any]
+
+
+class StartupError(Exception):
+    """A step could not open its thing; the message says which and why, for the operator."""
+
+    def __init__(self, step: str, reason: str) -> None:
+        super().__init__(f"{step}: {reason}")
+        self.step = step
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A start-up hook and its shutdown hook, each a plain function or a coroutine function."""
+
+    name: str
+    open: Hook
+    close: Hook | None = None
+
+
+async def _call(hook: Hook) -> None:
+    result = hook()
+    if inspect.isawaitable(result):
+        await result
+
+
+@asynccontextmanager
+async def opened(steps: Iterable[Step]) -> AsyncIterator[None]:
+    """Opens each step in order and closes them in reverse, also when a later one failed, or a close did.
+
+    Raises StartupError for a step that could not open.
+    """
+    async with AsyncExitStack() as stack:
+        for step in steps:
+            try:
+                await _call(step.open)
+            except Exception as error:
+                _log.error("start.failed", step=step.name, reason=str(error) or type(error).__name__)
+                raise StartupError(step.name, str(error)) from error
+            stack.push_async_callback(_close, step)
+        yield
+
+
+async def _close(step: Step) -> None:
+    if step.close is not None:
+        try:
+            await _call(step.close)
+        except Exception:
+            # The rest must still be closed.
+            _log.exception("stop.failed", step=step.name)
+
+
+@dataclass
+class Runtime:
+    """The open things of one process. `mailbox` is None where mail goes to a relay."""
+
+    settings: Settings
+    database: Database = field(init=False)
+    mailbox: Mailbox | None = field(init=False, default=None)
+    pool: Pool = field(init=False)
+    dispatcher: Dispatcher = field(init=False)
+    _mailbox_server: AsyncExitStack = field(init=False, default_factory=AsyncExitStack)
+    _mailbox_port: int = field(init=False, default=0)
+
+    def steps(self) -> list[Step]:
+        """The hooks, in order."""
+        mailbox = [] if self.settings.smtp_url else [Step("mailbox", self._open_mailbox, self._mailbox_server.aclose)]
+        return [
+            Step("database", self._open_database, lambda: self.database.close()),
+            *mailbox,
+            Step("smtp pool", self._open_pool, lambda: self.pool.close()),
+            Step("dispatcher", self._open_dispatcher, lambda: self.dispatcher.close()),
+        ]
+
+    async def _open_database(self) -> None:
+        self.database = Database(self.settings.database_url)
+        try:
+            await self.database.open()
+        except BaseException:
+            await self.database.close()
+            raise
+
+    async def _open_mailbox(self) -> None:
+        self.mailbox = Mailbox(self.settings.data_dir / "mailbox")
+        await self.mailbox.open()
+        self._mailbox_port = await self._mailbox_server.enter_async_context(catching(self.mailbox))
+        if not _is_local(self.settings.base_url):
+            _log.warning(
+                "mailbox.in_use",
+                reason="DOORBELL_SMTP_URL is not set: mails are kept in the built-in mailbox and reach nobody",
+            )
+
+    async def _open_pool(self) -> None:
+        self.pool = Pool(relay(self.settings, self._mailbox_port), limits(self.settings))
+        await self.pool.open()
+
+    async def _open_dispatcher(self) -> None:
+        self.dispatcher = Dispatcher(self.database, self.pool)
+        await self.dispatcher.open()
+
+    def wake(self) -> None:
+        """Tells the dispatcher that something is due."""
+        self.dispatcher.wake()
+
+    async def health(self) -> dict[str, Any]:
+        """What `/readyz` says. `ready` is whether a signup can be kept; a relay that is down only delays mail."""
+        fault = self.dispatcher.fault
+        pending: int | None = None
+        oldest: float | None = None
+        try:
+            async with asyncio.timeout(5), self.database.transaction() as connection:
+                waiting = await store.backlog(connection)
+            database, pending, oldest = "ok", waiting.pending, waiting.oldest_seconds
+        except (DatabaseUnavailable, TimeoutError):
+            database = "unavailable"
+        return {
+            "ready": database == "ok",
+            "database": database,
+            "smtp": "mailbox" if self.mailbox else "unavailable" if fault else "ok",
+            "smtp_fault": None if fault is None else {"stage": fault.stage, "code": fault.code},
+            "breaker": "open" if self.dispatcher.breaker.open else "closed",
+            "pool": self.pool.stats(),
+            "pending_mails": pending,
+            "oldest_pending_seconds": None if oldest is None else round(oldest, 1),
+        }
+
+
+def relay(settings: Settings, mailbox_port: int = 0) -> Relay:
+    """Where the settings send mail: to their relay, else to the mailbox that listens on `mailbox_port`."""
+    smtp = settings.smtp_url
+    if smtp is None:
+        return Relay("127.0.0.1", mailbox_port)
+    greeting = urlsplit(settings.base_url).hostname or "localhost"
+    return Relay(smtp.host, smtp.port, smtp.tls, smtp.username, smtp.password, local_hostname=greeting)
+
+
+def limits(settings: Settings) -> Limits:
+    """What the settings let the pool hold."""
+    return Limits(
+        size=settings.smtp_pool_size,
+        max_messages=settings.smtp_max_messages,
+        idle_seconds=settings.smtp_idle_seconds,
+    )
+
+
+def _is_local(base_url: str) -> bool:
+    host = urlsplit(base_url).hostname or ""
+    return host in ("localhost", "127.0.0.1", "::1") or host.endswith(".localhost")

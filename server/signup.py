@@ -1,0 +1,282 @@
+"""What a signup means: which fields a site's form has, and which mails an accepted one sends.
+
+`register` writes the signup and its mails in one transaction. Knows no HTTP and no SMTP.
+"""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from email.utils import parseaddr
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StringConstraints, create_model
+from sqlalchemy import insert
+
+from server import log
+from server.db import Database
+from server.db.tables import now, signups
+from server.mail.message import Content, Message, compose
+from server.mail.templates import TemplateProblem, Templates
+from server.outbox import store
+from server.site import FormField, Site, SiteError, address
+
+_log = log.get(__name__)
+
+Value = str | bool | None
+
+
+class Form(BaseModel):
+    """What every site's form has; `form_model` adds what the site declares. Undeclared fields are dropped."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    email: str
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """A site as a signup meets it: what it asks for, and who writes to whom. Built at start, immutable.
+
+    `sender` is the From of its mails, `url` where its pages are.
+    """
+
+    site: Site
+    form: type[Form]
+    templates: Templates
+    sender: str
+    url: str
+
+    @property
+    def domain(self) -> str:
+        """The domain of its Message-IDs: its own, else its sender's."""
+        return self.site.hosts[0] if self.site.hosts else parseaddr(self.sender)[1].rpartition("@")[2]
+
+
+def reception(site: Site, *, base_url: str, mail_from: str | None) -> Reception:
+    """Everything that a signup needs of `site`, compiled and tried out.
+
+    `mail_from` stands in where the site names no sender. Raises SiteError: no sender, or a broken template.
+    """
+    sender = site.mail.sender or mail_from
+    if sender is None:
+        file = site.folder / "site.toml"
+        raise SiteError([f"{file}: mail.from is missing, and DOORBELL_MAIL_FROM is not set: a relay needs a sender"])
+    url = f"https://{site.hosts[0]}/" if site.hosts else f"{base_url}/{site.slug}/"
+    made = Reception(site, form_model(site), Templates(site.emails), sender, url)
+    problems = []
+    for full in (True, False):
+        for kind, values in _values(made, _sample(made, full)).items():
+            try:
+                made.templates.check(kind, values)
+            except TemplateProblem as problem:
+                problems.append(str(problem))
+    if problems:
+        raise SiteError(list(dict.fromkeys(problems)))
+    return made
+
+
+async def register(database: Database, reception: Reception, form: Form) -> int:
+    """Writes the signup and its mails, all or nothing, and answers the signup's id.
+
+    After it returns they survive a crash. Raises DatabaseUnavailable; then nothing was written.
+    """
+    mails = _mails(reception, form)
+    fields = form.model_dump(mode="json", exclude={"email", "name"})
+    async with database.transaction() as connection:
+        row = {"site": reception.site.slug, "email": form.email, "name": form.name, "fields": fields}
+        written = await connection.execute(insert(signups).values(**row, created_at=now()).returning(signups.c.id))
+        signup_id: int = written.scalar_one()
+        await store.add(connection, reception.site.slug, signup_id, mails)
+    _log.info("signup.accepted", signup_id=signup_id, site=reception.site.slug, mails=len(mails))
+    return signup_id
+
+
+# -- mails ---------------------------------------------------------------------------------------------------------
+
+
+def _values(reception: Reception, form: Form) -> dict[str, dict[str, object]]:
+    """What each kind of mail may speak of. The welcome is given nothing that the visitor wrote, so it can repeat none:
+    whoever types another's address must not be able to send them a text of his own."""
+    site = reception.site
+    about = {
+        "title": site.title,
+        "locale": site.locale,
+        "url": reception.url,
+        "accent": site.colors.accent,
+    }
+    fields = [
+        {"name": name, "label": site.label(name), "value": _shown(getattr(form, name))} for name in site.signup.fields
+    ]
+    received = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return {
+        "welcome": {"site": about},
+        "notice": {"site": about, "email": form.email, "name": form.name, "fields": fields, "received": received},
+    }
+
+
+def _shown(value: Value) -> str | None:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+
+
+def _mails(reception: Reception, form: Form) -> list[tuple[str, Message]]:
+    content: dict[str, Content] = {
+        kind: reception.templates.render(kind, values) for kind, values in _values(reception, form).items()
+    }
+    write = partial(compose, sender=reception.sender, domain=reception.domain)
+    return [
+        ("welcome", write(content["welcome"], recipient=form.email)),
+        *(
+            ("notice", write(content["notice"], recipient=owner, reply_to=form.email))
+            for owner in reception.site.mail.notify
+        ),
+    ]
+
+
+def _sample(reception: Reception, full: bool) -> Form:
+    values: dict[str, object] = {"email": "visitor@example.com", "name": "A Visitor" if full else None}
+    for name, field in reception.site.signup.fields.items():
+        if full or field.required:
+            values[name] = _example(field)
+    return reception.form.model_validate(values)
+
+
+def _example(field: FormField) -> object:
+    examples: dict[str, object] = {
+        "email": "someone@example.com",
+        "tel": "+44 20 7946 0000",
+        "number": "3",
+        "date": "2026-01-31",
+        "checkbox": "on",
+    }
+    if field.type == "select":
+        return field.choices[0]
+    return examples.get(field.type, "Some words"[: field.limit])
+
+
+# -- fields --------------------------------------------------------------------------------------------------------
+
+
+def _blank_is_absent(value: object) -> object:
+    """A form sends an empty field as an empty string: that is no answer, not an answer that is empty."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _required(value: object) -> object:
+    if _blank_is_absent(value) is None:
+        raise ValueError("This field is required.")
+    return value
+
+
+def _line(value: str) -> str:
+    value = unicodedata.normalize("NFC", value.strip())
+    if any(unicodedata.category(char) in {"Cc", "Zl", "Zp"} for char in value):
+        raise ValueError("This must be one line, without control characters.")
+    return value
+
+
+def _lines(value: str) -> str:
+    # Browsers send a textarea's line breaks as CRLF, and count them as one character (as maxlength does).
+    value = re.sub(r"\r\n?", "\n", unicodedata.normalize("NFC", value.strip()))
+    if any(unicodedata.category(char) == "Cc" and char not in "\n\t" for char in value):
+        raise ValueError("This must not hold control characters.")
+    return value
+
+
+def _longest(limit: int, value: str) -> str:
+    if len(value) > limit:
+        raise ValueError(f"This must have at most {limit} characters; it has {len(value)}.")
+    return value
+
+
+def _address(value: str) -> str:
+    try:
+        return address(value.strip())
+    except ValueError as error:
+        raise ValueError(f"This is not a valid e-mail address. {error}") from None
+
+
+def _telephone(value: str) -> str:
+    if not re.fullmatch(r"(?=(.*[0-9]){3})[0-9+()./ -]+", value):
+        raise ValueError("This is not a telephone number.")
+    return value
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError("This is not a number.")
+    try:
+        if not Decimal(str(value).strip()).is_finite():
+            raise ValueError("This is not a number.")
+    except InvalidOperation:
+        raise ValueError("This is not a number.") from None
+    return str(value).strip()
+
+
+def _date(value: str) -> str:
+    try:
+        if not re.fullmatch(r"\d{4}-\d\d-\d\d", value, re.ASCII):
+            raise ValueError
+        return date.fromisoformat(value).isoformat()
+    except ValueError:
+        raise ValueError("This is not a date like 2026-01-31.") from None
+
+
+def _ticked(value: object) -> object:
+    answers = {"on": True, "true": True, "1": True, "yes": True, "off": False, "false": False, "0": False, "no": False}
+    return answers.get(value.strip().lower(), value) if isinstance(value, str) else value
+
+
+def _must_tick(value: bool) -> bool:
+    if not value:
+        raise ValueError("This must be ticked.")
+    return value
+
+
+_Text = Annotated[str, StringConstraints(strict=True)]
+
+_CHECKS: Mapping[str, tuple[Any, ...]] = {
+    "text": (_Text, AfterValidator(_line)),
+    "textarea": (_Text, AfterValidator(_lines)),
+    "email": (_Text, AfterValidator(_address)),
+    "tel": (_Text, AfterValidator(_line), AfterValidator(_telephone)),
+    "number": (_Text, BeforeValidator(_number)),
+    "date": (_Text, AfterValidator(_date)),
+}
+
+
+def _annotation(field: FormField) -> Any:
+    """The pydantic type of a declared field's value."""
+    if field.type == "checkbox":
+        ticked = Annotated[bool, BeforeValidator(_ticked)]
+        return Annotated[ticked, AfterValidator(_must_tick)] if field.required else ticked
+    if field.type == "select":
+        base: Any = Literal[field.choices]
+    else:
+        kind, *checks = _CHECKS[field.type]
+        base = kind
+        for check in checks:
+            base = Annotated[base, check]
+        base = Annotated[base, AfterValidator(partial(_longest, field.limit))]
+    if field.required:
+        return Annotated[base, BeforeValidator(_required)]
+    return Annotated[base | None, BeforeValidator(_blank_is_absent)]
+
+
+def _absent(field: FormField) -> Any:
+    if field.required:
+        return ...
+    return False if field.type == "checkbox" else None
+
+
+def form_model(site: Site) -> type[Form]:
+    """The model of the site's form: what is declared, nothing else. An absent optional field is None or False."""
+    email = FormField(type="email", required=True)
+    name = FormField(max=100)
+    declared = {"email": email, "name": name, **site.signup.fields}
+    fields: dict[str, Any] = {key: (_annotation(field), _absent(field)) for key, field in declared.items()}
+    return create_model(f"Form_{site.slug}", __base__=Form, **fields)

@@ -1,0 +1,70 @@
+"""Request bodies as a flat dict of fields: JSON, urlencoded and multipart. What cannot be one is a Problem."""
+
+import json
+from typing import Any
+
+from starlette.datastructures import FormData
+from starlette.requests import Request
+
+from server.web.problems import Problem
+
+FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
+MAX_FIELDS = 200
+
+
+def media_type(request: Request) -> str:
+    """The request's media type, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def is_form(request: Request) -> bool:
+    """Whether a browser's plain form sent this."""
+    return media_type(request) in FORM_TYPES
+
+
+async def read(request: Request) -> dict[str, Any]:
+    """The fields of the body. Raises Problem 400 for what is malformed, 415 for another type; HTTPException 413."""
+    if is_form(request):
+        async with request.form(max_files=0, max_fields=MAX_FIELDS, max_part_size=64 * 1024) as form:
+            return _flat(form)
+    if media_type(request) == "application/json":
+        return _object(await request.body())
+    accepted = ", ".join(["application/json", *sorted(FORM_TYPES)])
+    raise Problem(415, f"Send the form as one of {accepted}.", headers={"accept-post": accepted})
+
+
+def _flat(form: FormData) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, value in form.multi_items():
+        if name in fields:
+            raise Problem(400, f"The field {_shown(name)} is given twice.")
+        if not isinstance(value, str):
+            raise Problem(400, f"The field {_shown(name)} is a file; files are not taken.")
+        fields[name] = value
+    return fields
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        # RecursionError: a thousand brackets, deep. ValueError: no JSON, no UTF-8, or a number of 5,000 digits.
+        found = json.loads(body.decode("utf-8"), object_pairs_hook=_pairs, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise Problem(400, "The body is not valid JSON.") from None
+    if not isinstance(found, dict):
+        raise Problem(400, "The body must be a JSON object with a member for each field.")
+    return found
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise Problem(400, "A member of the JSON object is given twice.")
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _shown(name: str) -> str:
+    return json.dumps(name[:40])

@@ -1,0 +1,71 @@
+"""What `app.py` puts on the application for the routes, as typed dependencies."""
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request
+
+from server.runtime import Runtime
+from server.signup import Reception
+from server.web.problems import Problem
+
+# RFC 7239, and what proxies send in its place.
+_FORWARDING = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+
+
+def _receptions(request: Request) -> Mapping[str, Reception]:
+    found: Mapping[str, Reception] = request.app.state.sites.receptions
+    return found
+
+
+def _runtime(request: Request) -> Runtime:
+    found: Runtime = request.app.state.runtime
+    return found
+
+
+def _wake(request: Request) -> Callable[[], None]:
+    found: Callable[[], None] = request.app.state.wake
+    return found
+
+
+Receptions = Annotated[Mapping[str, Reception], Depends(_receptions)]
+Running = Annotated[Runtime, Depends(_runtime)]
+Wake = Annotated[Callable[[], None], Depends(_wake)]
+
+
+def operator(request: Request) -> None:
+    """Lets an operator in: a loopback or private peer, without a proxy in between, that asked for a local host.
+
+    The host is checked too, for a page elsewhere can have its own name resolve to us (DNS rebinding).
+    Raises Problem 403.
+    """
+    if request.app.state.ops == "public":
+        return
+    local_peer = request.client is not None and _is_local(request.client.host)
+    proxied = any(name in request.headers for name in _FORWARDING)
+    if not local_peer or proxied or not _is_local(_host(request)):
+        raise Problem(
+            403, "This address answers the operator only, from this machine or its private network (DOORBELL_OPS)."
+        )
+
+
+def _host(request: Request) -> str:
+    try:
+        return urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_local(host: str) -> bool:
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        # A name without a dot is one of this network (`web` in a compose file): it cannot be anybody's domain.
+        return bool(host) and ("." not in host or host.endswith(".localhost"))
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    return ip.is_loopback or ip.is_private
+
+
+Operator = Depends(operator)

@@ -1,0 +1,144 @@
+"""Plain ASGI classes, each with one concern. `app.py` lists them, outermost first.
+
+Not BaseHTTPMiddleware: it buffers, slows every request, and has cancelled background tasks.
+"""
+
+import re
+import uuid
+from collections.abc import Callable
+from time import perf_counter
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server import log
+from server.web.problems import Problem, respond
+
+_log = log.get(__name__)
+
+SECURITY_HEADERS = {
+    "x-content-type-options": "nosniff",
+    # Not no-referrer: with it Chromium sends `Origin: null` from a plain same-origin form.
+    "referrer-policy": "strict-origin-when-cross-origin",
+    "x-frame-options": "SAMEORIGIN",
+    "cross-origin-opener-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+def _on_start(send: Send, change: Callable[[MutableHeaders], None]) -> Send:
+    """`send` that lets `change` see the headers of the response before they go."""
+
+    async def changed(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            change(MutableHeaders(scope=message))
+        await send(message)
+
+    return changed
+
+
+class Timing:
+    """X-Process-Time: seconds from here until the response began."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        begun = perf_counter()
+
+        def stamp(headers: MutableHeaders) -> None:
+            headers["x-process-time"] = f"{perf_counter() - begun:.6f}"
+
+        await self.app(scope, receive, _on_start(send, stamp))
+
+
+class RequestId:
+    """X-Request-ID: made here, in every log line of the request. A client's own is not believed."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        identity = uuid.uuid4().hex
+
+        def stamp(headers: MutableHeaders) -> None:
+            headers["x-request-id"] = identity
+
+        with structlog.contextvars.bound_contextvars(request_id=identity):
+            await self.app(scope, receive, _on_start(send, stamp))
+
+
+class BodyLimit:
+    """413 for a request body of more than `limit` bytes, declared or counted, raised where the body is read.
+
+    Raised there and not answered here, so that the route's own error handling gives a form its page.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app = app
+        self.limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        declared = Headers(scope=scope).get("content-length", "0")
+        # A number too long to be one is too long for us too (int() refuses more than 4,300 digits).
+        seen = 0 if re.fullmatch(r"[0-9]{1,18}", declared) and int(declared) <= self.limit else self.limit + 1
+
+        async def counted() -> Message:
+            nonlocal seen
+            message: Message = {} if seen > self.limit else await receive()
+            seen += len(message.get("body", b""))
+            if seen > self.limit:
+                raise HTTPException(413, f"The request body may have at most {self.limit // 1024} KiB.")
+            return message
+
+        await self.app(scope, counted, send)
+
+
+class SecurityHeaders:
+    """Headers that every answer has unless it sets its own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+
+        def fill(headers: MutableHeaders) -> None:
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)
+
+        await self.app(scope, receive, _on_start(send, fill))
+
+
+class Unexpected:
+    """The last resort, innermost so that its answer has every header too: a 500 that tells nothing but its id."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal begun
+            begun = begun or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        except Exception:
+            _log.exception("request.failed", method=scope["method"])
+            if begun:
+                raise  # too late for an answer: the server cuts the connection, and the client sees that it is cut
+            await respond(Problem(500, "Something went wrong here. It was logged."))(scope, receive, send)

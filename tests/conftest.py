@@ -1,0 +1,95 @@
+"""Fixtures that every part shares: sites in a temporary folder, settings, a running app, and patience."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from server.app import create_app
+from server.settings import Settings, load
+
+REPOSITORY = Path(__file__).parent.parent
+CI = os.environ.get("CI") == "true"
+
+SITE_TOML = """
+title = "Bike Shed"
+[mail]
+from = "Bike Shed <hello@bikeshed.example>"
+notify = ["owner@bikeshed.example"]
+[signup.fields.colour]
+type = "select"
+label = "Which colour?"
+required = true
+choices = ["Red", "Green"]
+[signup.fields.message]
+type = "textarea"
+max = 100
+"""
+
+
+def skip_or_fail(reason: str) -> None:
+    """What a missing service or browser means: a skip on a user's machine, a failure in CI, which installs it."""
+    if CI:
+        pytest.fail(f"in CI this must be there: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def sites(tmp_path: Path) -> Path:
+    """A folder of sites with one in it, `bikes`."""
+    add_site(tmp_path / "sites", "bikes", SITE_TOML)
+    return tmp_path / "sites"
+
+
+def add_site(sites: Path, slug: str, toml: str, files: dict[str, str] | None = None) -> Path:
+    """Makes a site; `files` are those in public/, besides the first page."""
+    folder = sites / slug
+    (folder / "public").mkdir(parents=True)
+    (folder / "site.toml").write_text(toml, encoding="utf-8")
+    for name, text in {"index.html": f"<!doctype html><title>{slug}</title>", **(files or {})}.items():
+        file = folder / "public" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def environ(tmp_path: Path, sites: Path) -> dict[str, str]:
+    """An environment for a server of its own; tests add to it."""
+    return {"DOORBELL_SITES_DIR": str(sites), "DOORBELL_DATA_DIR": str(tmp_path / "var")}
+
+
+@pytest.fixture
+def settings(environ: dict[str, str]) -> Settings:
+    return load(environ, env_file=None)
+
+
+@asynccontextmanager
+async def running(app: FastAPI, peer: str = "127.0.0.1") -> AsyncIterator[httpx.AsyncClient]:
+    """The app with its lifespan open, and a client whose requests come from `peer`."""
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=(peer, 50000))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8000") as client:
+            yield client
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an app with the site `bikes` and the built-in mailbox."""
+    async with running(create_app(settings)) as client:
+        yield client
+
+
+async def eventually(found: Callable[[], Awaitable[bool]] | Callable[[], bool], seconds: float = 20) -> None:
+    """Waits until `found` answers True; fails after `seconds`."""
+    async with asyncio.timeout(seconds):
+        while True:
+            answer = found()
+            if answer if isinstance(answer, bool) else await answer:
+                return
+            await asyncio.sleep(0.02)
