@@ -23,7 +23,10 @@ def configure(format: Format = "console", level: str = "info") -> None:
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(ensure_ascii=False)
         if format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=24)
+        # plain_traceback: the default prints the value of every local variable too, addresses among them.
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), pad_event_to=24, exception_formatter=structlog.dev.plain_traceback
+        )
     )
     tail = [structlog.processors.format_exc_info, renderer] if format == "json" else [renderer]
     handler = logging.StreamHandler(sys.stderr)

@@ -60,8 +60,9 @@ async def opened(steps: Iterable[Step]) -> AsyncIterator[None]:
             try:
                 await _call(step.open)
             except Exception as error:
-                _log.error("start.failed", step=step.name, reason=str(error) or type(error).__name__)
-                raise StartupError(step.name, str(error)) from error
+                reason = str(error) or type(error).__name__
+                _log.error("start.failed", step=step.name, reason=reason)
+                raise StartupError(step.name, reason) from error
             stack.push_async_callback(_close, step)
         yield
 

@@ -172,8 +172,12 @@ def _required(value: object) -> object:
     return value
 
 
+# Marks of writing direction: unseen, they come along where a number or a name is pasted, and turn text around.
+_DIRECTIONS = dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+
+
 def _line(value: str) -> str:
-    value = unicodedata.normalize("NFC", value.strip())
+    value = unicodedata.normalize("NFC", value.translate(_DIRECTIONS).strip())
     if any(unicodedata.category(char) in {"Cc", "Zl", "Zp"} for char in value):
         raise ValueError("This must be one line, without control characters.")
     return value
@@ -181,7 +185,8 @@ def _line(value: str) -> str:
 
 def _lines(value: str) -> str:
     # Browsers send a textarea's line breaks as CRLF, and count them as one character (as maxlength does).
-    value = re.sub(r"\r\n?", "\n", unicodedata.normalize("NFC", value.strip()))
+    # Form feeds and vertical tabs are line breaks in what is pasted from a PDF or a slide.
+    value = re.sub(r"\r\n?|[\v\f]", "\n", unicodedata.normalize("NFC", value.strip()))
     if any(unicodedata.category(char) == "Cc" and char not in "\n\t" for char in value):
         raise ValueError("This must not hold control characters.")
     return value
@@ -195,6 +200,8 @@ def _longest(limit: int, value: str) -> str:
 
 def _address(value: str) -> str:
     try:
+        if len(value.strip()) > 254:  # the check's own refusal would quote all of it
+            raise ValueError("It has more than 254 characters.")
         return address(value.strip())
     except ValueError as error:
         raise ValueError(f"This is not a valid e-mail address. {error}") from None
@@ -227,6 +234,8 @@ def _date(value: str) -> str:
 
 
 def _ticked(value: object) -> object:
+    if _blank_is_absent(value) is None:
+        return False
     answers = {"on": True, "true": True, "1": True, "yes": True, "off": False, "false": False, "0": False, "no": False}
     return answers.get(value.strip().lower(), value) if isinstance(value, str) else value
 
@@ -237,7 +246,14 @@ def _must_tick(value: bool) -> bool:
     return value
 
 
-_Text = Annotated[str, StringConstraints(strict=True)]
+def _unicode(value: str) -> str:
+    # Half a surrogate pair, which JSON can escape, has no UTF-8: it would raise where it is stored or answered.
+    if any("\ud800" <= char <= "\udfff" for char in value):
+        raise ValueError("This holds characters that are not valid.")
+    return value
+
+
+_Text = Annotated[str, StringConstraints(strict=True), AfterValidator(_unicode)]
 
 _CHECKS: Mapping[str, tuple[Any, ...]] = {
     "text": (_Text, AfterValidator(_line)),

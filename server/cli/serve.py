@@ -75,6 +75,8 @@ def serve(
     # uvicorn drains on the first signal and then raises it again, for whoever had a handler before: us, to end with 0.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    server.run()
-    if not server.started:
-        raise typer.Exit(1)
+    try:
+        server.run()
+    except SystemExit:
+        # uvicorn ends with a status of its own (3); ours is 1 for whatever keeps the server from starting
+        raise typer.Exit(1) from None

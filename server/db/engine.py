@@ -74,7 +74,12 @@ def _sqlite_engine(url: str) -> AsyncEngine:
     # One connection: SQLite has one writer anyway, and a queue in the process is fair and wakes at once, where its
     # own busy handler polls.
     engine = create_async_engine(
-        url, pool_size=1, max_overflow=0, pool_timeout=30, connect_args={"timeout": BUSY_SECONDS}
+        url,
+        pool_size=1,
+        max_overflow=0,
+        pool_timeout=30,
+        connect_args={"timeout": BUSY_SECONDS},
+        hide_parameters=True,  # the text of an error goes into the log, and an address must not
     )
 
     @event.listens_for(engine.sync_engine, "connect")

@@ -8,7 +8,7 @@ import asyncio
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import aiosmtplib
 
@@ -19,7 +19,11 @@ Tls = Literal["none", "starttls", "tls"]
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """Where mail goes: the server, how safe the way is, and as whom. `timeout` is in seconds, per command."""
+    """Where mail goes: the server, how safe the way is, and as whom. `timeout` is in seconds, per command.
+
+    `content_timeout` is for the reply to the message. RFC 5321 section 4.5.3.2.6 asks for ten minutes: a relay that
+    scans takes its time, and who hangs up too early sends the mail again and again.
+    """
 
     host: str
     port: int
@@ -28,6 +32,7 @@ class Relay:
     password: str | None = None
     local_hostname: str = "localhost"
     timeout: float = 30
+    content_timeout: float = 600
     tls_context: ssl.SSLContext | None = None
 
     def __repr__(self) -> str:
@@ -54,6 +59,7 @@ class Connection:
         self.sent = 0
         self.opened_at = self.used_at = self.expires_at = 0.0
         self._in_step = False
+        self._transport: asyncio.BaseTransport | None = None
         self._smtp = aiosmtplib.SMTP(
             hostname=relay.host,
             port=relay.port,
@@ -97,6 +103,7 @@ class Connection:
             self.abort()
             raise
         self._in_step = True
+        self._transport = self._smtp.transport
         return Reply(Stage.CONNECT, greeting.code, clean(greeting.message))
 
     async def send(self, sender: str, recipient: str, message: bytes) -> list[Reply]:
@@ -139,7 +146,7 @@ class Connection:
         if protocol is None:
             raise aiosmtplib.SMTPServerDisconnected("Connection lost")
         protocol.write(dot_stuffed(message))
-        response = await protocol.read_response(timeout=self.relay.timeout)
+        response = await protocol.read_response(timeout=self.relay.content_timeout)
         if response.code != 250:
             raise aiosmtplib.SMTPDataError(response.code, response.message)
         return response
@@ -157,14 +164,14 @@ class Connection:
             self.abort()
 
     async def verify(self) -> None:
-        """Asks whether the server is still there (NOOP). Raises Held."""
+        """Asks whether the server is still there (NOOP). Raises Held or Deferred."""
         self._in_step = False
         try:
             await self._smtp.noop()
             self._in_step = True
         except FAULTS as error:
             self.abort()
-            raise Held(Stage.CONNECT, None, clean(str(error))) from error
+            raise translate(error, Stage.CONNECT) from error
 
     async def quit(self) -> None:
         """Says goodbye within a second or two where it can, and closes in any case."""
@@ -179,11 +186,12 @@ class Connection:
     def abort(self) -> None:
         """Closes at once, without a word: whatever is under way ends here."""
         self._in_step = False
-        transport = self._smtp.transport
+        # Ours as well: aiosmtplib forgets its own after a timeout.
+        transport = self._smtp.transport or self._transport
         self._smtp.close()
-        if isinstance(transport, asyncio.WriteTransport):
-            # close() would first wait for a peer that does not read
-            transport.abort()
+        if transport is not None:
+            # close() would first wait for a peer that does not read. No isinstance: uvloop's are of no asyncio class.
+            cast(asyncio.WriteTransport, transport).abort()
 
 
 def dot_stuffed(message: bytes) -> bytes:

@@ -15,7 +15,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from typing import Any
+from weakref import WeakSet
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
@@ -24,6 +26,9 @@ from server import log
 _log = log.get(__name__)
 
 MAX_BYTES = 32 * 1024 * 1024
+
+# The standard library numbers a process's mails in one class attribute, whatever thread or Maildir they come from.
+_numbering = Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +50,21 @@ class Mailbox:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._lock = asyncio.Lock()
 
     async def open(self) -> None:
-        """Makes the folder. Raises OSError."""
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        await asyncio.to_thread(mailbox.Maildir, self.folder, create=True)
+        """Makes the folders. Raises OSError."""
+        # Not Maildir's `create`: it leaves an empty folder as it is, and fails where another process makes it too.
+        for name in ("tmp", "new", "cur"):
+            (self.folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
     async def keep(self, sender: str, recipients: list[str], data: bytes) -> str:
         """Puts a mail on the disk and answers its key. Raises OSError."""
         head = f"Return-Path: <{sender}>\r\n" + "".join(f"Delivered-To: {recipient}\r\n" for recipient in recipients)
-        async with self._lock:
-            return await asyncio.to_thread(self._write, head.encode("utf-8", "replace") + data)
+        return await asyncio.to_thread(self._write, head.encode("utf-8", "replace") + data)
 
     def _write(self, data: bytes) -> str:
-        key = mailbox.Maildir(self.folder).add(data)  # syncs the file, not the folder that names it
+        with _numbering:
+            key = mailbox.Maildir(self.folder).add(data)  # syncs the file, not the folder that names it
         descriptor = os.open(self.folder / "new", os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -90,7 +95,7 @@ def _order(key: str) -> tuple[int, ...]:
 def _read(box: "mailbox.Maildir", key: str) -> Caught | None:
     try:
         data = box.get_bytes(key)
-    except KeyError:
+    except (KeyError, FileNotFoundError):  # the latter: removed since the folder was read
         return None
     parsed = email.message_from_bytes(data, policy=email.policy.default)
     return Caught(
@@ -129,7 +134,7 @@ class _Handler:
         data = content if isinstance(content, bytes) else str(content).encode()
         try:
             await self._box.keep(envelope.mail_from or "", envelope.rcpt_tos, data)
-        except OSError as error:
+        except (OSError, mailbox.Error) as error:
             _log.error("mailbox.full", reason=str(error))
             return "452 4.3.1 The mailbox cannot be written to"
         return "250 2.0.0 Kept in the built-in mailbox"
@@ -139,14 +144,20 @@ class _Handler:
 async def catching(box: Mailbox) -> AsyncIterator[int]:
     """Listens on a free loopback port, which it yields, and keeps what comes in `box`."""
     loop = asyncio.get_running_loop()
+    sessions: WeakSet[Any] = WeakSet()
 
     def protocol() -> Any:
-        return SMTP(_Handler(box), data_size_limit=MAX_BYTES, enable_SMTPUTF8=True, hostname="localhost", loop=loop)
+        session = SMTP(_Handler(box), data_size_limit=MAX_BYTES, enable_SMTPUTF8=True, hostname="localhost", loop=loop)
+        sessions.add(session)
+        return session
 
     server = await loop.create_server(protocol, "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
-        # 3.12 and later wait for open connections; clients of ours have closed theirs
+        # 3.12 and later wait for every connection, a stranger's too.
+        for session in sessions:
+            if session.transport is not None:
+                session.transport.abort()
         await server.wait_closed()

@@ -18,7 +18,8 @@ from email.utils import format_datetime, parseaddr, quote
 _UTF8 = Charset("utf-8")
 _UTF8.header_encoding = QP
 
-_ADDRESS = re.compile(r"[!-;=?-~]+@[A-Za-z0-9.-]+")  # printable ASCII but < and >
+# Unquoted (RFC 5322 section 3.2.3): what a header reader takes for one address, and the same that the envelope has.
+_ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9.-]+")
 _FOLDED = re.compile(r"[ -~]*(\r\n[ \t]+[!-~][ -~]*)*")
 
 
@@ -57,7 +58,7 @@ def compose(
 ) -> Message:
     """Builds a mail from `sender` (`Name <address>` or an address) to one address, with its Message-ID on `domain`.
 
-    Raises ValueError for an address that is not plain ASCII without spaces and angle brackets.
+    Raises ValueError for an address that is not plain ASCII, or would need quotes.
     """
     name, address = parseaddr(sender)
     identity = message_id(domain)
@@ -99,25 +100,31 @@ def _address(value: str) -> str:
 
 
 def _mailbox(name: str, address: str) -> str:
-    if not one_line(name):
+    line = one_line(name)
+    if not line:
         return _address(address)
-    encoded = _unstructured("From", name)
-    if encoded == one_line(name):
-        encoded = f'"{quote(encoded)}"'
+    # A long one is encoded, not folded: inside quotes a fold is text, and without quotes a comma ends the address.
+    encoded = f'"{quote(line)}"' if _plain(line) and len(line) <= 60 else _encoded("From", line, _UTF8)
     return f"{encoded} <{_address(address)}>"
 
 
 def _unstructured(name: str, text: str) -> str:
     line = one_line(text)
+    return _encoded(name, line, "us-ascii" if _plain(line) else _UTF8)
+
+
+def _plain(line: str) -> bool:
     # What looks like an encoded word is encoded itself, so that a reader sees what was written and decodes no more.
-    plain = line.isascii() and "=?" not in line and all(len(word) < 70 for word in line.split())
-    header = Header(line, "us-ascii" if plain else _UTF8, maxlinelen=76, header_name=name)
-    return header.encode(linesep="\r\n")
+    return line.isascii() and "=?" not in line and all(len(word) < 60 for word in line.split())
+
+
+def _encoded(name: str, line: str, charset: Charset | str) -> str:
+    return Header(line, charset, maxlinelen=76, header_name=name).encode(linesep="\r\n")
 
 
 def _part(subtype: str, text: str, boundary: str) -> bytes:
     head = _header("Content-Type", f'text/{subtype}; charset="utf-8"')
     head += _header("Content-Transfer-Encoding", "quoted-printable")
     lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n") + "\n"
-    body = quopri.encodestring(lines.encode("utf-8"))
+    body = quopri.encodestring(lines.encode("utf-8", "replace"))  # half a surrogate pair has no UTF-8
     return f"--{boundary}\r\n".encode() + head + b"\r\n" + body.replace(b"\n", b"\r\n")

@@ -45,6 +45,7 @@ class Pool:
         self._idle: deque[Connection] = deque()  # the freshest at the right
         self._leased: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._leaving: set[asyncio.Task[None]] = set()  # those of them that say goodbye
         self._connects = 0
         self._running = False
 
@@ -54,7 +55,7 @@ class Pool:
         return f"<Pool {self.relay.host}:{self.relay.port} {state} {counts}>"
 
     def stats(self) -> dict[str, int]:
-        """Gauges and counters: connections leased, idle and at most; connects since the start."""
+        """Gauges and counters: connections leased (or being opened), idle and at most; connects since the start."""
         return {
             "leased": len(self._leased),
             "idle": len(self._idle),
@@ -70,7 +71,11 @@ class Pool:
         self._running = True
         first = self._spawn(self._warm())
         self._spawn(self._tidy())
-        await asyncio.wait({first}, timeout=wait_seconds)
+        try:
+            await asyncio.wait({first}, timeout=wait_seconds)
+        except asyncio.CancelledError:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Says goodbye to idle connections and cuts leased ones: whoever wants to drain waits for leases first."""
@@ -78,11 +83,10 @@ class Pool:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         for connection in self._leased:
             connection.abort()
         idle, self._idle = list(self._idle), deque()
-        await asyncio.gather(*(connection.quit() for connection in idle), return_exceptions=True)
+        await asyncio.gather(*tasks, *(connection.quit() for connection in idle), return_exceptions=True)
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Connection]:
@@ -136,20 +140,31 @@ class Pool:
     # -- effects -----------------------------------------------------------------------------------------------------
 
     async def _take(self) -> Connection:
-        if not self._running:
-            raise PoolClosed(repr(self))
-        self._dismiss(self._sort(asyncio.get_running_loop().time()))
-        connection = self._idle.pop() if self._idle else await self._connect()
-        self._leased.add(connection)
-        return connection
+        while True:
+            if not self._running:
+                raise PoolClosed(repr(self))
+            self._dismiss(self._sort(asyncio.get_running_loop().time()))
+            if self._idle:
+                connection = self._idle.pop()
+                self._leased.add(connection)
+                return connection
+            if len(self._leased) + len(self._leaving) < self.limits.size:
+                return await self._connect()
+            # One that says goodbye still counts at the relay, which may refuse one more.
+            await asyncio.wait(self._leaving, return_when=asyncio.FIRST_COMPLETED)
 
     async def _connect(self) -> Connection:
         connection = Connection(self.relay)
+        self._leased.add(connection)  # from now on it counts
         self._connects += 1
         try:
             await connection.open()
-        except MailError as error:
-            self.fault = error
+            if not self._running:  # closed meanwhile
+                raise PoolClosed(repr(self))
+        except BaseException as error:
+            self._leased.discard(connection)
+            connection.abort()
+            self.fault = error if isinstance(error, MailError) else self.fault
             raise
         self.fault = None
         now = asyncio.get_running_loop().time()
@@ -160,8 +175,10 @@ class Pool:
 
     def _dismiss(self, connections: list[Connection]) -> None:
         for connection in connections:
-            if connection.clean:
-                self._spawn(connection.quit())
+            if connection.clean and self._running:
+                task = self._spawn(connection.quit())
+                self._leaving.add(task)
+                task.add_done_callback(self._leaving.discard)
             else:
                 connection.abort()
 

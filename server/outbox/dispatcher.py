@@ -10,7 +10,7 @@ from functools import partial
 
 from server import log
 from server.db import Database, DatabaseUnavailable
-from server.mail.errors import Deferred, Held, MailError, Refused, Stage, Uncertain, loggable
+from server.mail.errors import Deferred, Held, MailError, Refused, Stage, Uncertain, clean, loggable
 from server.mail.pool import Pool, PoolClosed
 from server.outbox import retry, store
 from server.outbox.retry import Breaker
@@ -37,20 +37,26 @@ class Dispatcher:
     def __init__(self, database: Database, pool: Pool) -> None:
         self.owner = str(uuid.uuid4())
         self.breaker = Breaker()
-        self.fault: MailError | None = None
-        """Why mail is held, None while the relay takes it."""
         self._database = database
         self._pool = pool
         self._woken = asyncio.Event()
         self._closing = False
         self._in_flight: dict[int, asyncio.Task[None]] = {}
+        self._settling: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
+        self._down: MailError | None = None
+        self._refused: dict[str, MailError] = {}  # by the sender that the relay does not take
 
     def __repr__(self) -> str:
         state = "closing" if self._closing else "open" if self._tasks else "new"
         return (
             f"<Dispatcher {state} in_flight={len(self._in_flight)} breaker={'open' if self.breaker.open else 'closed'}>"
         )
+
+    @property
+    def fault(self) -> MailError | None:
+        """Why mail is held; None while the relay takes it from every sender."""
+        return self._down or next(iter(self._refused.values()), None)
 
     async def open(self) -> None:
         """Begins to send."""
@@ -72,6 +78,9 @@ class Dispatcher:
         for task in cut:
             task.cancel()
         await asyncio.gather(*cut, return_exceptions=True)
+        if self._settling:
+            # Before the leases go: a row that is no longer ours cannot be settled, and its mail would go twice.
+            await asyncio.wait(self._settling)
         with suppress(DatabaseUnavailable):
             async with self._database.transaction() as connection:
                 await store.release(connection, self.owner)
@@ -106,8 +115,8 @@ class Dispatcher:
             rows = await store.claim(connection, self.owner, free, LEASE_SECONDS)
             wait = None if rows else await store.next_due(connection)
         for row in rows:
-            if row.id in self._in_flight:
-                continue  # our own lease ran out (the machine slept): the attempt is still under way
+            if self._closing or row.id in self._in_flight:
+                continue  # the latter: our own lease ran out (the machine slept), the attempt is still under way
             task = asyncio.create_task(self._deliver(row))
             self._in_flight[row.id] = task
             task.add_done_callback(partial(self._landed, row.id))
@@ -126,16 +135,19 @@ class Dispatcher:
                 continue
             try:
                 async with self._database.transaction() as connection:
-                    await store.renew(connection, self.owner, LEASE_SECONDS)
+                    await store.renew(connection, self.owner, list(self._in_flight), LEASE_SECONDS)
             except DatabaseUnavailable as error:
                 _log.error("outbox.renew_failed", reason=str(error))
+            except Exception:
+                # Without renewal every mail in flight would soon be another's to send.
+                _log.exception("outbox.renew_failed")
 
     # -- the relay ---------------------------------------------------------------------------------------------------
 
     def _trip(self, error: MailError) -> None:
         if not self.breaker.open:
             _log.error("smtp.held", reason=loggable(error))
-        self.fault = error
+        self._down = error
         self.breaker.failed()
 
     async def _probe(self) -> float:
@@ -146,7 +158,7 @@ class Dispatcher:
             return self.breaker.seconds_to_probe
         _log.info("smtp.recovered", failures=self.breaker.failures)
         self.breaker.recovered()
-        self.fault = None
+        self._down = None
         return 0.0
 
     # -- one mail ----------------------------------------------------------------------------------------------------
@@ -156,6 +168,7 @@ class Dispatcher:
             async with self._pool.lease() as smtp:
                 replies = await smtp.send(row.sender, row.recipient, row.message)
             outcome, reply, pause = Outcome.SENT, str(replies[-1]), None
+            self._refused.pop(row.sender, None)
         except MailError as error:
             outcome, reply, pause = self._judge(row, error)
         except (PoolClosed, TimeoutError) as error:
@@ -163,24 +176,32 @@ class Dispatcher:
         except Exception as error:
             # Not foreseen, so not known to be the mail's fault: later, and loudly.
             _log.exception("mail.unexpected", outbox_id=row.id)
-            outcome, reply, pause = Outcome.DEFERRED, f"{type(error).__name__}: {error}", retry.delay(row.attempts)
-        # Shielded: a reply that we have heard must not be forgotten because somebody stops waiting for it.
-        await asyncio.shield(self._settle(row, outcome, reply, pause))
+            outcome, reply, pause = self._later(row, Outcome.DEFERRED, clean(f"{type(error).__name__}: {error}"))
+        # A task of its own: a reply that we have heard must not be forgotten because somebody stops waiting for it.
+        settling = asyncio.create_task(self._settle(row, outcome, reply, pause))
+        self._settling.add(settling)
+        settling.add_done_callback(self._settling.discard)
+        await asyncio.shield(settling)
 
     def _judge(self, row: Claimed, error: MailError) -> tuple[Outcome, str, float | None]:
-        outcome = _OUTCOMES[type(error)]
-        if outcome is Outcome.HELD:
-            if error.stage is not Stage.CONNECT:
-                self.fault = error
-                return outcome, str(error), retry.HELD_SECONDS
+        if error.stage is Stage.CONNECT:
+            # Whatever the code: the relay never saw this mail.
             if not self.breaker.open:  # those in flight fail together: that is one fault
                 self._trip(error)
-            return outcome, str(error), None
+            return Outcome.HELD, str(error), None
+        outcome = _OUTCOMES[type(error)]
+        if outcome is Outcome.HELD:
+            self._refused[row.sender] = error
+            return outcome, str(error), retry.HELD_SECONDS
         if outcome is Outcome.FAILED:
             return outcome, str(error), None
-        if row.age_seconds > retry.GIVE_UP_SECONDS:
-            return Outcome.FAILED, f"gave up after {row.attempts + 1} attempts; the last: {error}", None
-        return outcome, str(error), retry.delay(row.attempts)
+        return self._later(row, outcome, str(error))
+
+    def _later(self, row: Claimed, outcome: Outcome, reply: str) -> tuple[Outcome, str, float | None]:
+        attempts = row.attempts + 1
+        if retry.exhausted(attempts, row.age_seconds):
+            return Outcome.FAILED, f"gave up after {attempts} attempts; the last: {reply}", None
+        return outcome, reply, retry.delay(row.attempts)
 
     async def _settle(self, row: Claimed, outcome: Outcome, reply: str, pause: float | None) -> None:
         while True:
@@ -193,6 +214,10 @@ class Dispatcher:
                 if self._closing:
                     return  # the lease runs out, and the mail goes again: a duplicate, not a loss
                 await asyncio.sleep(1)
+            except Exception:
+                # Not foreseen: the lease runs out, and the mail goes again.
+                _log.exception("outbox.settle_failed", outbox_id=row.id, outcome=outcome)
+                return
         say = _log.info if outcome is Outcome.SENT else _log.warning
         say(
             f"mail.{outcome}",

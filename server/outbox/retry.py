@@ -7,6 +7,7 @@ from time import monotonic
 FIRST_SECONDS = 60.0
 LONGEST_SECONDS = 6 * 3600.0
 GIVE_UP_SECONDS = 5 * 86400.0
+GIVE_UP_ATTEMPTS = 12
 # A relay that refuses one sender: the mail waits, the others go on.
 HELD_SECONDS = 300.0
 
@@ -16,6 +17,11 @@ def delay(attempts: int) -> float:
     longest = min(FIRST_SECONDS * 2.0 ** min(attempts, 30), LONGEST_SECONDS)
     # Jitter: mails that failed together must not come back together.
     return random.uniform(0.75, 1.0) * longest
+
+
+def exhausted(attempts: int, age_seconds: float) -> bool:
+    """Whether a mail has had its chances. Age alone does not tell: while the relay was down, it had none."""
+    return attempts >= GIVE_UP_ATTEMPTS and age_seconds > GIVE_UP_SECONDS
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ A row is *pending* until it is *sent* or *failed*. A pending row whose lease has
 whose lease has run out (its owner died) belongs to nobody. All times are the database's (see `db.tables.now`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -129,11 +129,11 @@ async def settle(
     return done.rowcount == 1
 
 
-async def renew(connection: AsyncConnection, owner: str, lease_seconds: float) -> None:
-    """Extends every lease of `owner`."""
+async def renew(connection: AsyncConnection, owner: str, ids: Collection[int], lease_seconds: float) -> None:
+    """Extends the leases that `owner` has on these rows. What it holds besides is nobody's work: that runs out."""
     await connection.execute(
         update(outbox)
-        .where(outbox.c.state == "pending", outbox.c.lease_owner == owner)
+        .where(outbox.c.id.in_(ids), outbox.c.state == "pending", outbox.c.lease_owner == owner)
         .values(lease_until=now() + lease_seconds)
     )
 

@@ -11,6 +11,9 @@ from server.db import DatabaseUnavailable
 
 MEDIA_TYPE = "application/problem+json"
 
+# As RFC 9110 has them; what the standard library calls these differs from one Python to the next.
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+
 
 class Problem(Exception):
     """An answer that is an error. `errors` says which fields and why, as (field, message)."""
@@ -24,7 +27,7 @@ class Problem(Exception):
     ) -> None:
         super().__init__(detail)
         self.status = status
-        self.title = HTTPStatus(status).phrase
+        self.title = _TITLES.get(status) or HTTPStatus(status).phrase
         self.detail = detail
         self.errors = errors or []
         self.headers = dict(headers or {})

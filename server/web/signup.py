@@ -70,8 +70,10 @@ def _field_errors(error: ValidationError) -> list[tuple[str, str]]:
     """One message a field, the first."""
     found: dict[str, str] = {}
     for item in error.errors(include_url=False, include_input=False):
-        message = _MESSAGES.get(item["type"], item["msg"].removeprefix("Value error, "))
-        found.setdefault(str(item["loc"][0]), message.format(**item.get("ctx", {})) if "{" in message else message)
+        # Only our own words are a format: a message of a check may quote what was typed, braces and all.
+        own = _MESSAGES.get(item["type"])
+        message = own.format(**item.get("ctx", {})) if own else item["msg"].removeprefix("Value error, ")
+        found.setdefault(str(item["loc"][0]), message)
     return list(found.items())
 
 

@@ -1,0 +1,102 @@
+"""The real process on a real port, to be posted to, told to stop, and killed."""
+
+import mailbox
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from email.message import EmailMessage
+from email.parser import BytesParser
+from email.policy import default
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import REPOSITORY
+
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def wait_until(found: Callable[[], bool], seconds: float = 60) -> None:
+    """Waits until `found` answers True; fails after `seconds`."""
+    end = time.monotonic() + seconds
+    while not found():
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {seconds} s: {found}")
+        time.sleep(0.05)
+
+
+class Server:
+    """`python -m server serve`, with data of its own that outlives it."""
+
+    def __init__(self, environ: dict[str, str], log: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://localhost:{self.port}"
+        self.data = Path(environ["DOORBELL_DATA_DIR"])
+        self._log = log
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("DOORBELL_")}
+        self._environ = {**clean, **environ, "DOORBELL_PORT": str(self.port), "PYTHONWARNINGS": "error"}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(encoding="utf-8")
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Starts the process and waits for nothing."""
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "server", "serve"], cwd=REPOSITORY, env=self._environ, stdout=log, stderr=log
+            )
+        return self.process
+
+    def start(self) -> None:
+        """Starts the process and waits until it answers."""
+        process = self.launch()
+
+        def up() -> bool:
+            assert process.poll() is None, self.log
+            try:
+                return httpx.get(f"{self.url}/healthz").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        wait_until(up)
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Sends a signal and answers the exit status."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(timeout=60)
+
+    def sign_up(self, email: str, **fields: str) -> httpx.Response:
+        return httpx.post(f"{self.url}/signup", json={"site": "bikes", "email": email, "colour": "Red", **fields})
+
+    def mails(self) -> list[EmailMessage]:
+        """What the built-in mailbox has caught."""
+        box = mailbox.Maildir(self.data / "mailbox")
+        return [_parsed(box.get_bytes(key)) for key in box.keys()]  # noqa: SIM118 (iterating gives the mails)
+
+
+def _parsed(data: bytes) -> EmailMessage:
+    return BytesParser(EmailMessage, policy=default).parsebytes(data)
+
+
+@pytest.fixture
+def server(environ: dict[str, str], tmp_path: Path) -> Iterator[Server]:
+    """A server that is not started yet; ended with the test."""
+    server = Server(environ, tmp_path / "server.log")
+    yield server
+    if server.process is not None and server.process.poll() is None:
+        server.process.kill()
+        server.process.wait()

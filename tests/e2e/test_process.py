@@ -1,0 +1,159 @@
+"""The promise, on the real process: a signup that got a 2xx is mailed, whatever happens to the process."""
+
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import add_site
+from tests.e2e.conftest import Server, free_port, wait_until
+
+pytestmark = pytest.mark.e2e
+
+
+def recipients(server: Server) -> Counter[str]:
+    """How many different mails each address was sent."""
+    seen = {(str(mail["Delivered-To"]), str(mail["Message-ID"])) for mail in server.mails()}
+    return Counter(recipient for recipient, _ in seen)
+
+
+def delivered(server: Server, accepted: list[str]) -> Callable[[], bool]:
+    """Whether each accepted address has its welcome, and the owner a notice for each."""
+    return lambda: recipients(server) == Counter({**dict.fromkeys(accepted, 1), "owner@bikeshed.example": len(accepted)})
+
+
+def post_until_it_stops(server: Server, accepted: list[str], prefix: str) -> None:
+    """Posts signups one after the other while the server answers; notes those that got their 202."""
+    with httpx.Client() as client:
+        for number in range(2000):
+            email = f"{prefix}-{number}@example.com"
+            form = {"site": "bikes", "email": email, "colour": "Red"}
+            try:
+                answer = client.post(f"{server.url}/signup", json=form)
+            except httpx.TransportError:
+                return
+            if answer.status_code == 202:
+                accepted.append(email)
+
+
+def under_load(server: Server, prefix: str, number: signal.Signals, after: int) -> list[str]:
+    """Ends the server with a signal once `after` signups were accepted, while more come in; answers all accepted."""
+    accepted: list[str] = []
+    threads = [
+        threading.Thread(target=post_until_it_stops, args=(server, accepted, f"{prefix}-{n}")) for n in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(accepted) >= after)
+    status = server.end(number)
+    for thread in threads:
+        thread.join()
+    assert status == (0 if number == signal.SIGTERM else -number)
+    return accepted
+
+
+def test_each_kind_of_body_reaches_the_mailbox(server: Server) -> None:
+    server.start()
+    form = {"site": "bikes", "colour": "Green"}
+    assert server.sign_up("json@example.com").status_code == 202
+    urlencoded = httpx.post(f"{server.url}/signup", data={**form, "email": "form@example.com"})
+    multipart = httpx.post(
+        f"{server.url}/signup",
+        files={name: (None, value) for name, value in {**form, "email": "parts@example.com"}.items()},
+    )
+    assert (urlencoded.status_code, urlencoded.headers["location"]) == (303, "/thanks/bikes")
+    assert (multipart.status_code, multipart.headers["location"]) == (303, "/thanks/bikes")
+    wait_until(delivered(server, ["json@example.com", "form@example.com", "parts@example.com"]))
+    assert "Bike Shed" in httpx.get(f"{server.url}/_mailbox/").text
+
+
+def test_killed_right_after_the_202(server: Server) -> None:
+    server.start()
+    assert server.sign_up("visitor@example.com").status_code == 202
+    server.end(signal.SIGKILL)
+    server.start()
+    wait_until(delivered(server, ["visitor@example.com"]))
+
+
+def test_killed_again_and_again_under_load(server: Server) -> None:
+    accepted: list[str] = []
+    for round_ in range(4):
+        server.start()
+        accepted += under_load(server, f"round-{round_}", signal.SIGKILL, after=5 + 7 * round_)
+    server.start()
+    # what was accepted but got no answer is mailed too: the visitor is owed nothing for it, and loses nothing by it
+    wait_until(lambda: not set(accepted) - set(recipients(server)))
+    wait_until(lambda: httpx.get(f"{server.url}/readyz").json()["pending_mails"] == 0)
+    mails = Counter(str(mail["Message-ID"]) for mail in server.mails())
+    doubled = sum(mails.values()) - len(mails)
+    assert doubled <= 4 * 4  # at most the pool's four in flight at each kill
+
+
+def test_stopped_by_sigterm_under_load(server: Server) -> None:
+    server.start()
+    accepted = under_load(server, "first", signal.SIGTERM, after=20)
+    server.start()
+    wait_until(delivered(server, accepted))
+    mails = Counter(str(mail["Message-ID"]) for mail in server.mails())
+    assert max(mails.values()) == 1  # in order, so nothing is sent twice
+    assert "Traceback" not in server.log
+
+
+def test_starts_and_keeps_mail_while_the_relay_is_down(environ: dict[str, str], server: Server, tmp_path: Path) -> None:
+    dead = Server({**environ, "DOORBELL_SMTP_URL": f"smtp://127.0.0.1:{free_port()}"}, tmp_path / "dead.log")
+    dead.start()
+    assert dead.sign_up("visitor@example.com").status_code == 202
+    ready = httpx.get(f"{dead.url}/readyz").json()
+    assert (ready["ready"], ready["smtp"], ready["pending_mails"]) == (True, "unavailable", 2)
+    assert "smtp.unavailable" in dead.log
+    assert dead.end() == 0
+    server.start()  # the same data, a relay that works
+    wait_until(delivered(server, ["visitor@example.com"]))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("DOORBELL_PORT", "many", "DOORBELL_PORT"),
+        ("DOORBELL_SMTP_ULR", "smtp://x", "did you mean DOORBELL_SMTP_URL?"),
+        ("DOORBELL_DATABASE_URL", "sqlite+aiosqlite:////dev/null/doorbell.db", "/dev/null"),
+    ],
+)
+def test_refuses_to_start_with_a_wrong_setting(
+    environ: dict[str, str], tmp_path: Path, variable: str, value: str, says: str
+) -> None:
+    wrong = Server(environ, tmp_path / "wrong.log")
+    wrong._environ[variable] = value
+    assert wrong.launch().wait(timeout=30) == 1
+    assert says in wrong.log
+    assert "Traceback" not in wrong.log
+
+
+def test_refuses_to_start_with_a_broken_site(server: Server, sites: Path) -> None:
+    add_site(sites, "typo", 'title = "Typo"\ncolour = "red"\n')
+    assert server.launch().wait(timeout=30) == 1
+    assert "typo/site.toml: colour: unknown key" in server.log
+    assert "Traceback" not in server.log
+
+
+def test_refuses_to_start_on_a_port_that_is_taken(server: Server, environ: dict[str, str], tmp_path: Path) -> None:
+    server.start()
+    second = Server(environ, tmp_path / "second.log")
+    second._environ["DOORBELL_PORT"] = str(server.port)
+    assert second.launch().wait(timeout=30) == 1
+    assert "address already in use" in second.log
+    assert "Traceback" not in second.log
+
+
+def test_a_third_site_is_a_folder(server: Server, sites: Path) -> None:
+    add_site(sites, "third", 'title = "The Third"\n')
+    server.start()
+    assert httpx.get(f"{server.url}/third/").status_code == 200
+    assert "The Third" in httpx.get(server.url).text
+    form = {"site": "third", "email": "visitor@example.com"}
+    assert httpx.post(f"{server.url}/signup", json=form).status_code == 202
+    wait_until(lambda: recipients(server) == Counter({"visitor@example.com": 1}))
