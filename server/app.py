@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.utils import quote
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +16,7 @@ from server.hosting import Hosting, Snapshot, SnapshotError
 from server.runtime import Runtime, Step, opened
 from server.settings import Settings
 from server.signup import Reception
-from server.site import SiteError
+from server.site import Site, SiteError
 from server.web import mailbox, operate, problems
 from server.web import signup as signup_routes
 from server.web.middleware import BodyLimit, RequestId, SecurityHeaders, Timing, Unexpected
@@ -45,20 +46,26 @@ class Sites:
 def load_sites(settings: Settings) -> Sites:
     """Reads every site, its files and its templates. Raises SiteError with every problem of all of them."""
     found, problems = site.load_all(settings.sites_dir)
-    # The built-in mailbox needs no real sender; a relay does.
-    fallback = settings.mail_from or (None if settings.smtp_url else "{title} <noreply@localhost>")
     receptions: dict[str, Reception] = {}
     mounts: dict[str, Snapshot] = {"_doorbell": hosting.of(_own_files())}
     for one in found.values():
-        sender = fallback and fallback.replace("{title}", one.title.replace('"', ""))
+        sender = _fallback_sender(settings, one)
         try:
             receptions[one.slug] = signup.reception(one, base_url=settings.base_url, mail_from=sender)
             mounts[one.slug] = hosting.load(one.public)
         except (SiteError, SnapshotError) as error:
             problems += error.problems
     if problems:
-        raise SiteError(problems)
+        raise SiteError(list(dict.fromkeys(problems)))
     return Sites(MappingProxyType(receptions), MappingProxyType(mounts))
+
+
+def _fallback_sender(settings: Settings, one: Site) -> str | None:
+    """Who a site's mail is from where its site.toml does not say."""
+    if settings.mail_from or settings.smtp_url:
+        return settings.mail_from
+    # The built-in mailbox needs no real sender; a relay does.
+    return f'"{quote(one.title)}" <noreply@localhost>'
 
 
 def _own_files() -> dict[str, Path]:

@@ -13,7 +13,7 @@ from email.utils import parseaddr
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StringConstraints, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
 from sqlalchemy import insert
 
 from server import log
@@ -22,7 +22,7 @@ from server.db.tables import now, signups
 from server.mail.message import Content, Message, compose
 from server.mail.templates import TemplateProblem, Templates
 from server.outbox import store
-from server.site import FormField, Site, SiteError, address
+from server.site import FormField, Site, SiteError, address, mailbox
 
 _log = log.get(__name__)
 
@@ -36,6 +36,11 @@ class Form(BaseModel):
 
     email: str
     name: str | None = None
+
+    @property
+    def answers(self) -> dict[str, Value]:
+        """The declared fields, by their names."""
+        return self.model_dump(by_alias=True, exclude={"email", "name"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,10 @@ def reception(site: Site, *, base_url: str, mail_from: str | None) -> Reception:
     if sender is None:
         file = site.folder / "site.toml"
         raise SiteError([f"{file}: mail.from is missing, and DOORBELL_MAIL_FROM is not set: a relay needs a sender"])
+    try:
+        sender = mailbox(sender)
+    except ValueError as error:  # site.toml's own was checked when it was read
+        raise SiteError([f"DOORBELL_MAIL_FROM: {error}"]) from None
     url = f"https://{site.hosts[0]}/" if site.hosts else f"{base_url}/{site.slug}/"
     made = Reception(site, form_model(site), Templates(site.emails), sender, url)
     problems = []
@@ -86,9 +95,8 @@ async def register(database: Database, reception: Reception, form: Form) -> int:
     After it returns they survive a crash. Raises DatabaseUnavailable; then nothing was written.
     """
     mails = _mails(reception, form)
-    fields = form.model_dump(mode="json", exclude={"email", "name"})
     async with database.transaction() as connection:
-        row = {"site": reception.site.slug, "email": form.email, "name": form.name, "fields": fields}
+        row = {"site": reception.site.slug, "email": form.email, "name": form.name, "fields": form.answers}
         written = await connection.execute(insert(signups).values(**row, created_at=now()).returning(signups.c.id))
         signup_id: int = written.scalar_one()
         await store.add(connection, reception.site.slug, signup_id, mails)
@@ -109,9 +117,7 @@ def _values(reception: Reception, form: Form) -> dict[str, dict[str, object]]:
         "url": reception.url,
         "accent": site.colors.accent,
     }
-    fields = [
-        {"name": name, "label": site.label(name), "value": _shown(getattr(form, name))} for name in site.signup.fields
-    ]
+    fields = [{"name": name, "label": site.label(name), "value": _shown(value)} for name, value in form.answers.items()]
     received = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return {
         "welcome": {"site": about},
@@ -293,6 +299,8 @@ def form_model(site: Site) -> type[Form]:
     """The model of the site's form: what is declared, nothing else. An absent optional field is None or False."""
     email = FormField(type="email", required=True)
     name = FormField(max=100)
-    declared = {"email": email, "name": name, **site.signup.fields}
-    fields: dict[str, Any] = {key: (_annotation(field), _absent(field)) for key, field in declared.items()}
+    fields: dict[str, Any] = {"email": (_annotation(email), ...), "name": (_annotation(name), None)}
+    for key, field in site.signup.fields.items():
+        # Behind an alias: a field may be called `copy` or `model_dump`, like something that a model itself has.
+        fields[f"field_{key}"] = (_annotation(field), Field(_absent(field), alias=key))
     return create_model(f"Form_{site.slug}", __base__=Form, **fields)

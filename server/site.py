@@ -3,10 +3,11 @@
 Owns the keys, their defaults and their refusals. Knows nothing of HTTP, SQL or mail.
 """
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping
-from email.utils import parseaddr
+from email.utils import getaddresses, parseaddr, quote
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -41,7 +42,7 @@ def address(value: str) -> str:
     refused: few relays take them, and they are where parsers disagree (CVE-2023-27043). Raises ValueError.
     """
     try:
-        found = validate_email(value, check_deliverability=False, allow_smtputf8=False)
+        found = validate_email(value, check_deliverability=False, allow_smtputf8=False, strict=True)
     except EmailNotValidError as error:
         raise ValueError(str(error)) from None
     if found.ascii_email is None:  # cannot be, with allow_smtputf8=False
@@ -51,12 +52,14 @@ def address(value: str) -> str:
 
 def mailbox(value: str) -> str:
     """A sender, `Name <address>` or an address alone, as it will stand in From. Raises ValueError."""
-    name, addr = parseaddr(value)
-    if not addr or any(ord(char) < 32 for char in value):
-        raise ValueError("must look like Name <name@example.com>")
+    found = getaddresses([value])
+    if len(found) != 1 or not found[0][1] or any(ord(char) < 32 for char in value):
+        raise ValueError("must look like Name <name@example.com>; a name with a comma stands in quotes")
+    name, addr = found[0]
     # `localhost` is what the built-in mailbox sends from; a real relay is never given it.
-    checked = addr if addr.endswith("@localhost") else address(addr)
-    return f"{name} <{checked}>" if name else checked
+    checked = addr if re.fullmatch(r"[A-Za-z0-9._+-]+@localhost", addr) else address(addr)
+    plain = f"{name} <{checked}>" if name else checked
+    return plain if parseaddr(plain) == (name, checked) else f'"{quote(name)}" <{checked}>'
 
 
 def _colour(value: str) -> str:
@@ -200,8 +203,8 @@ def load(folder: Path) -> Site:
         site = Site.model_validate({**data, "slug": folder.name, "folder": folder})
     except ValidationError as error:
         raise SiteError(_reasons(file, error)) from None
-    if not (site.public / "index.html").is_file():
-        raise SiteError([f"{site.public / 'index.html'}: is missing; it is the site's first page"])
+    if not os.path.isfile(site.public / "index.html"):
+        raise SiteError([f"{site.public / 'index.html'}: is missing or cannot be read; it is the site's first page"])
     return site
 
 
@@ -212,7 +215,7 @@ def load_all(directory: Path) -> tuple[dict[str, Site], list[str]]:
     try:
         folders = sorted(entry for entry in directory.iterdir() if (entry / "site.toml").exists())
     except OSError as error:
-        return {}, [f"{directory}: cannot be read: {error.strerror}"]
+        return {}, [f"{error.filename or directory}: cannot be read: {error.strerror}"]
     for folder in folders:
         try:
             sites[folder.name] = load(folder)

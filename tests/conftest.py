@@ -2,12 +2,17 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import socket
+import sqlite3
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI
 
 from server.app import create_app
@@ -30,6 +35,13 @@ choices = ["Red", "Green"]
 type = "textarea"
 max = 100
 """
+
+# A site whose form has a field of every type, none of them required.
+EVERY_FIELD = 'title = "Forms"\n[mail]\nfrom = "f@forms.example"\nnotify = ["o@forms.example"]\n' + "".join(
+    f'[signup.fields.f_{kind}]\ntype = "{kind}"\n'
+    for kind in ("text", "textarea", "email", "tel", "number", "date", "checkbox")
+)
+EVERY_FIELD += '[signup.fields.f_select]\ntype = "select"\nchoices = ["Red", "Dark green"]\n'
 
 
 def skip_or_fail(reason: str) -> None:
@@ -78,11 +90,63 @@ async def running(app: FastAPI, peer: str = "127.0.0.1") -> AsyncIterator[httpx.
             yield client
 
 
+@asynccontextmanager
+async def listening(app: FastAPI) -> AsyncIterator[int]:
+    """The app under uvicorn on a port of its own, as `serve` runs it: for what a client library would tidy up."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, lifespan="on", log_config=None, http="httptools", ws="none", access_log=False)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        await eventually(lambda: server.started or serving.done())
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await serving
+        listener.close()
+
+
+async def exchange(port: int, request: bytes) -> bytes:
+    """What the server answers to these very bytes, until it closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        return await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+def rows(settings: Settings, query: str) -> list[tuple[Any, ...]]:
+    """What the database file says, read past the server."""
+    connection = sqlite3.connect(settings.database_url.removeprefix("sqlite+aiosqlite:///"), isolation_level=None)
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
+
+
 @pytest.fixture
 async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an app with the site `bikes` and the built-in mailbox."""
     async with running(create_app(settings)) as client:
         yield client
+
+
+@contextmanager
+def unprivileged() -> Iterator[Path]:
+    """A folder of nobody's; inside, this process is nobody where it was root, to whom no file is locked."""
+    nobody = 65534
+    root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as folder:
+        if root:
+            os.chown(folder, nobody, nobody)
+            os.seteuid(nobody)
+        try:
+            yield Path(folder)
+        finally:
+            if root:
+                os.seteuid(0)
 
 
 async def eventually(found: Callable[[], Awaitable[bool]] | Callable[[], bool], seconds: float = 20) -> None:

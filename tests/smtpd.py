@@ -75,9 +75,7 @@ class Session:
         """Answers, on several lines if there are several; `code` stays known as the last one."""
         self.code = code
         marks = ["-"] * (len(lines) - 1) + [" "]
-        self.writer.write(
-            "".join(f"{code}{mark}{line}\r\n" for mark, line in zip(marks, lines, strict=True)).encode()
-        )
+        self.writer.write("".join(f"{code}{mark}{line}\r\n" for mark, line in zip(marks, lines, strict=True)).encode())
         await self.writer.drain()
 
     async def act(self, step: str, ordinary: "Act") -> None:
@@ -228,8 +226,9 @@ class Smtpd:
         finally:
             self.leaves(session)
             writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
+            with suppress(OSError, TimeoutError):
+                await asyncio.wait_for(writer.wait_closed(), 0.2)
+            writer.transport.abort()
 
     async def stop(self) -> None:
         """Cuts every connection."""
@@ -303,9 +302,13 @@ async def hang(session: Session) -> None:
 
 
 async def deaf(session: Session) -> None:
-    """Neither says nor reads anything more."""
-    session.writer.transport.pause_reading()  # type: ignore[attr-defined]
-    await asyncio.Event().wait()
+    """Reads nothing more and says nothing that ends, until the client has really gone."""
+    transport = session.writer.transport
+    transport.pause_reading()  # type: ignore[attr-defined]
+    while not transport.is_closing():
+        transport.write(b" ")  # only a write tells that nobody is there
+        await asyncio.sleep(0.05)
+    raise Cut
 
 
 async def dribble(session: Session) -> None:

@@ -57,7 +57,12 @@ def _sender(settings: Settings) -> str:
     found, _ = site.load_all(settings.sites_dir)
     named = [one.mail.sender for one in found.values() if one.mail.sender]
     fallback = [] if settings.smtp_url else ["Doorbell <noreply@localhost>"]
-    for sender in ([settings.mail_from] if settings.mail_from else []) + named + fallback:
+    if settings.mail_from:
+        try:
+            return site.mailbox(settings.mail_from)
+        except ValueError as error:
+            raise ValueError(f"DOORBELL_MAIL_FROM: {error}") from None
+    for sender in named + fallback:
         return sender
     raise ValueError("DOORBELL_MAIL_FROM is not set, and no site names a sender (mail.from)")
 

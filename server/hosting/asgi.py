@@ -28,7 +28,8 @@ class Hosting:
         if scope["type"] != "http":
             raise RuntimeError(f"no {scope['type']} here")
         status, headers, body = self._respond(scope)
-        headers.append((b"content-length", b"%d" % len(body)))
+        if status != 304:  # there it would have to be that of the 200 (RFC 9110 section 8.6)
+            headers.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 

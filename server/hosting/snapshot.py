@@ -5,6 +5,7 @@ What is not in the table does not exist, so no path can lead out of the folder.
 
 import hashlib
 import mimetypes
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -110,15 +111,22 @@ def _files(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     problems = []
     for name, file in _walk(folder, PurePosixPath()):
-        if not file.resolve().is_relative_to(root):
-            problems.append(f"{file}: is a link that leads out of the site")
-        elif file.is_file():
-            found[name] = file
+        # os.path and not the methods of Path: they raise where a link leads to itself or a folder is locked.
+        if not Path(os.path.realpath(file)).is_relative_to(root):
+            problems.append(f"{_printable(file)}: is a link that leads out of the site")
+        elif not os.path.isfile(file):
+            problems.append(f"{_printable(file)}: is no file, or cannot be read")
+        elif _printable(file) != str(file):
+            problems.append(f"{_printable(file)}: has a name that is not UTF-8")
         else:
-            problems.append(f"{file}: is not a file")
+            found[name] = file
     if problems:
         raise SnapshotError(problems)
     return found
+
+
+def _printable(file: Path) -> str:
+    return os.fsencode(file).decode("utf-8", "replace")
 
 
 def _walk(folder: Path, below: PurePosixPath) -> Iterator[tuple[str, Path]]:
@@ -130,7 +138,7 @@ def _walk(folder: Path, below: PurePosixPath) -> Iterator[tuple[str, Path]]:
         name = below / entry.name
         if entry.name.startswith(".") and entry.name != ".well-known":
             continue
-        if entry.is_dir() and not entry.is_symlink():
+        if os.path.isdir(entry) and not entry.is_symlink():
             yield from _walk(entry, name)
         elif str(name) not in _NEVER:
             yield str(name), entry

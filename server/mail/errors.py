@@ -3,7 +3,6 @@
 The foreign errors of aiosmtplib, ssl and the sockets end here, in `translate`.
 """
 
-import re
 import ssl
 from enum import StrEnum
 
@@ -54,7 +53,7 @@ class Uncertain(MailError):
 
 def clean(text: str) -> str:
     """A server's words as one printable line of at most 500 characters."""
-    return re.sub(r"[^\x20-\x7e\xa0-\uffff]+", " ", text.encode("utf-8", "replace").decode("utf-8")).strip()[:500]
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:500]
 
 
 def translate(error: Exception, stage: Stage) -> MailError:

@@ -60,7 +60,8 @@ def compose(
 
     Raises ValueError for an address that is not plain ASCII, or would need quotes.
     """
-    name, address = parseaddr(sender)
+    # One line first: with a line break in the name, parseaddr finds the address in the wrong place.
+    name, address = parseaddr(one_line(sender))
     identity = message_id(domain)
     boundary = f"=_{secrets.token_hex(16)}"  # "=_" cannot stand in quoted-printable
     headers = [

@@ -4,10 +4,10 @@ A mail of kind K is `K.subject.txt`, `K.txt` and `K.html`. HTML is escaped, an u
 them are rendered with sample data at start, so that a broken one is found then and not with the first visitor.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, TemplateError
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateNotFound
 
 from server import log
 from server.mail.message import Content, one_line
@@ -15,6 +15,7 @@ from server.mail.message import Content, one_line
 _log = log.get(__name__)
 
 BUILT_IN = Path(__file__).parent / "templates"
+_IN_TEMPLATE = ("top-level template code", "root")
 _SUFFIXES = {".subject.txt": "subject", ".txt": "text", ".html": "html"}
 
 
@@ -22,9 +23,19 @@ class TemplateProblem(Exception):
     """A template that does not compile or render; says which file, which line and why."""
 
 
+class _Folder(FileSystemLoader):
+    def get_source(self, environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
+        try:
+            return super().get_source(environment, template)
+        except TemplateNotFound:  # an OSError too; the next folder may have it
+            raise
+        except (OSError, UnicodeDecodeError) as error:
+            raise TemplateProblem(f"{self.searchpath[0]}/{template}: {error}") from error
+
+
 def _environment(folders: list[Path]) -> Environment:
     return Environment(
-        loader=ChoiceLoader([FileSystemLoader(folder) for folder in folders]),
+        loader=ChoiceLoader([_Folder(folder) for folder in folders]),
         # By our own names: select_autoescape() is off for anything that does not end in html, htm or xml.
         autoescape=lambda name: name is not None and name.endswith(".html"),
         undefined=StrictUndefined,
@@ -63,24 +74,23 @@ def _render(environment: Environment, kind: str, values: Mapping[str, object]) -
         name = kind + suffix
         try:
             made[part] = environment.get_template(name).render(values)
+        except TemplateProblem:
+            raise
         except TemplateError as error:
-            raise TemplateProblem(f"{_place(environment, name, error)}: {error.message}") from error
+            raise TemplateProblem(f"{_place(name, error)}: {error.message}") from error
         except Exception as error:  # a template is code: it may fail in any way
-            raise TemplateProblem(f"{_place(environment, name, error)}: {error}") from error
+            raise TemplateProblem(f"{_place(name, error)}: {error}") from error
     if not (subject := one_line(made["subject"])):
-        raise TemplateProblem(f"{_place(environment, kind + '.subject.txt', None)}: renders to nothing")
+        raise TemplateProblem(f"{environment.get_template(f'{kind}.subject.txt').filename}: renders to nothing")
     return Content(subject, made["text"], made["html"])
 
 
-def _place(environment: Environment, name: str, error: Exception | None) -> str:
+def _place(name: str, error: Exception) -> str:
     """File and line. Jinja maps a traceback's lines to the template's, so the last frame in one is the place."""
     file, line = getattr(error, "filename", None), getattr(error, "lineno", None)
-    trace = error.__traceback__ if error else None
-    while trace is not None and file is None:
-        code = trace.tb_frame.f_code
-        if "__jinja_template__" in trace.tb_frame.f_globals or code.co_name in ("top-level template code", "root"):
-            file, line = code.co_filename, trace.tb_lineno
+    trace = None if file else error.__traceback__
+    while trace is not None:
+        if "__jinja_template__" in trace.tb_frame.f_globals or trace.tb_frame.f_code.co_name in _IN_TEMPLATE:
+            file, line = trace.tb_frame.f_code.co_filename, trace.tb_lineno
         trace = trace.tb_next
-    if file is None and environment.loader is not None:
-        file = environment.loader.get_source(environment, name)[1] if name in environment.list_templates() else name
-    return f"{file}:{line}" if line else str(file)
+    return f"{file or name}:{line}" if line else str(file or name)

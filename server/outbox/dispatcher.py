@@ -5,6 +5,7 @@ It lives on one event loop. `wake` is a hint and may be lost: what is due is fou
 
 import asyncio
 import uuid
+from collections.abc import Collection
 from contextlib import suppress
 from functools import partial
 
@@ -29,6 +30,14 @@ _OUTCOMES: dict[type[MailError], Outcome] = {
     Held: Outcome.HELD,
     Uncertain: Outcome.UNCERTAIN,
 }
+
+
+async def _cut(tasks: Collection[asyncio.Task[None]]) -> None:
+    while tasks:
+        for task in tasks:
+            task.cancel()
+        # Again if need be: wait_for of Python 3.11 loses a cancellation that comes together with its result.
+        _, tasks = await asyncio.wait(tasks, timeout=1)
 
 
 class Dispatcher:
@@ -74,10 +83,7 @@ class Dispatcher:
         self.wake()
         if self._in_flight:
             await asyncio.wait(self._in_flight.values(), timeout=grace_seconds)
-        cut = [*self._in_flight.values(), *self._tasks]
-        for task in cut:
-            task.cancel()
-        await asyncio.gather(*cut, return_exceptions=True)
+        await _cut([*self._in_flight.values(), *self._tasks])
         if self._settling:
             # Before the leases go: a row that is no longer ours cannot be settled, and its mail would go twice.
             await asyncio.wait(self._settling)

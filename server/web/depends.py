@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 
 from server.runtime import Runtime
 from server.signup import Reception
-from server.web.problems import Problem
+from server.web.problems import OPERATOR_ONLY, Problem
 
 # RFC 7239, and what proxies send in its place.
 _FORWARDING = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
@@ -46,9 +46,7 @@ def operator(request: Request) -> None:
     local_peer = request.client is not None and _is_local(request.client.host)
     proxied = any(name in request.headers for name in _FORWARDING)
     if not local_peer or proxied or not _is_local(_host(request)):
-        raise Problem(
-            403, "This address answers the operator only, from this machine or its private network (DOORBELL_OPS)."
-        )
+        raise Problem(403, OPERATOR_ONLY)
 
 
 def _host(request: Request) -> str:

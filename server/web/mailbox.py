@@ -10,6 +10,8 @@ from server.web.problems import Problem
 
 router = APIRouter(prefix="/_mailbox", dependencies=[Operator], include_in_schema=False)
 
+_READ = ["GET", "HEAD"]
+
 PAGE_SIZE = 50
 # A mail's HTML is shown as a stranger's: no script, no forms, no origin, nothing fetched.
 _SANDBOX = (
@@ -29,13 +31,13 @@ async def _mail(runtime: Running, key: str) -> Caught:
     return mail
 
 
-@router.get("")
+@router.api_route("", methods=_READ)
 async def folder() -> Response:
     """The same with its slash; relative, so that it names no host."""
     return Response(status_code=308, headers={"location": "./_mailbox/"})
 
 
-@router.get("/")
+@router.api_route("/", methods=_READ)
 async def index(request: Request, runtime: Running) -> Response:
     """What was caught, newest first."""
     wanted = request.query_params.get("page", "1")
@@ -45,13 +47,13 @@ async def index(request: Request, runtime: Running) -> Response:
     return page("mailbox.html", {"mails": mails, "total": total, "number": number, "pages": pages})
 
 
-@router.get("/{key}")
+@router.api_route("/{key}", methods=_READ)
 async def show(key: str, runtime: Running) -> Response:
     """One mail: its headers, the HTML in a sandboxed frame, the text, the source."""
     return page("mail.html", {"mail": await _mail(runtime, key)})
 
 
-@router.get("/{key}/html")
+@router.api_route("/{key}/html", methods=_READ)
 async def html(key: str, runtime: Running) -> Response:
     """The HTML part alone, for the frame."""
     mail = await _mail(runtime, key)
@@ -60,7 +62,7 @@ async def html(key: str, runtime: Running) -> Response:
     return HTMLResponse(mail.html, headers={"content-security-policy": _SANDBOX, "cache-control": "no-store"})
 
 
-@router.get("/{key}/source")
+@router.api_route("/{key}/source", methods=_READ)
 async def source(key: str, runtime: Running) -> Response:
     """The mail as it came over the wire."""
     mail = await _mail(runtime, key)

@@ -11,6 +11,7 @@ from time import perf_counter
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import log
@@ -137,6 +138,9 @@ class Unexpected:
 
         try:
             await self.app(scope, receive, noted)
+        except ClientDisconnect:
+            # Gone before its body was here: nobody's fault, and nobody is left to answer.
+            _log.info("request.abandoned", method=scope["method"])
         except Exception:
             _log.exception("request.failed", method=scope["method"])
             if begun:

@@ -8,27 +8,30 @@ from starlette.responses import JSONResponse, Response
 from server.web.depends import Operator, Receptions, Running
 from server.web.pages import page
 from server.web.problems import Problem
+from server.web.schema import READINESS
 
 router = APIRouter(tags=["operate"])
 _READ = ["GET", "HEAD"]
 
 
-@router.api_route("/healthz", methods=_READ, summary="Is the process alive?")
+# Each twice: one route has one operation id, and the document wants one for each method.
+@router.get("/healthz", summary="Is the process alive?")
+@router.api_route("/healthz", methods=_READ, include_in_schema=False)
 async def healthz() -> dict[str, str]:
     """Answers while the process takes requests. Asks nothing else: a dead relay is no reason to restart a server."""
     return {"status": "ok"}
 
 
-@router.api_route("/readyz", methods=_READ, summary="Does everything work?", dependencies=[Operator])
+@router.get("/readyz", summary="Does everything work?", **READINESS)
+@router.api_route("/readyz", methods=_READ, include_in_schema=False, dependencies=[Operator])
 async def readyz(runtime: Running) -> JSONResponse:
     """Database, relay, and what waits. 503 only when signups cannot be kept; held mail is told, and is no failure."""
     health = await runtime.health()
     return JSONResponse(health, 200 if health["ready"] else 503)
 
 
-@router.get("/", include_in_schema=False)
-@router.head("/", include_in_schema=False)
-async def index(request: Request, receptions: Receptions, runtime: Running) -> Response:
+@router.api_route("/", methods=_READ, include_in_schema=False)
+async def index(request: Request, receptions: Receptions) -> Response:
     """The sites that are served here."""
     if not request.app.state.index:
         return page("problem.html", {"problem": Problem(404, "There is no page at this address.")}, status=404)
@@ -36,14 +39,14 @@ async def index(request: Request, receptions: Receptions, runtime: Running) -> R
     return page("index.html", {"sites": sites})
 
 
-@router.get("/openapi.json", include_in_schema=False, dependencies=[Operator])
+@router.api_route("/openapi.json", methods=_READ, include_in_schema=False, dependencies=[Operator])
 async def openapi(request: Request) -> JSONResponse:
     """The OpenAPI document."""
     document: dict[str, Any] = request.app.openapi()
     return JSONResponse(document)
 
 
-@router.get("/docs", include_in_schema=False, dependencies=[Operator])
+@router.api_route("/docs", methods=_READ, include_in_schema=False, dependencies=[Operator])
 async def docs() -> Response:
     """The API's documentation, to read and to try. Its assets are our own, its script a file."""
     # Swagger UI sets style attributes as it draws.

@@ -8,11 +8,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from server.db import DatabaseUnavailable
+from server.web.negotiation import prefers_html
+from server.web.pages import page
 
 MEDIA_TYPE = "application/problem+json"
 
 # As RFC 9110 has them; what the standard library calls these differs from one Python to the next.
 _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+
+OPERATOR_ONLY = "This address answers the operator only, from this machine or its private network (DOORBELL_OPS)."
 
 
 class Problem(Exception):
@@ -42,10 +46,15 @@ def of(error: Exception) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, HTTPException):
-        return Problem(error.status_code, error.detail, headers=error.headers)
+        return Problem(error.status_code, _detail(error), headers=error.headers)
     if isinstance(error, DatabaseUnavailable):
         return Problem(503, "We cannot write it down just now. Please try again soon.", headers={"retry-after": "30"})
     raise TypeError(error)
+
+
+def _detail(error: HTTPException) -> str:
+    allowed = (error.headers or {}).get("Allow")
+    return f"This address takes {allowed} only." if error.status_code == 405 and allowed else error.detail
 
 
 def respond(problem: Problem) -> Response:
@@ -62,5 +71,8 @@ def respond(problem: Problem) -> Response:
 
 
 async def handle(request: Request, error: Exception) -> Response:
-    """Exception handler for each of FAILURES."""
-    return respond(of(error))
+    """Exception handler for each of FAILURES: a page for a browser, JSON for everybody else."""
+    problem = of(error)
+    if prefers_html(request.headers.get("accept", "")):
+        return page("problem.html", {"problem": problem}, status=problem.status, headers=problem.headers)
+    return respond(problem)

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from server.web.problems import MEDIA_TYPE
+from server.web.problems import MEDIA_TYPE, OPERATOR_ONLY
 
 
 class Accepted(BaseModel):
@@ -32,7 +32,9 @@ class ProblemDocument(BaseModel):
 
 def _problem(description: str, example: dict[str, Any]) -> dict[str, Any]:
     schema = {"$ref": "#/components/schemas/ProblemDocument"}
-    return {"description": description, "content": {MEDIA_TYPE: {"schema": schema, "example": example}}}
+    page = {"schema": {"type": "string", "description": "The same as a page, for a browser."}}
+    content = {MEDIA_TYPE: {"schema": schema, "example": example}, "text/html": page}
+    return {"description": description, "content": content}
 
 
 def _plain(status: int, title: str, detail: str) -> dict[str, Any]:
@@ -71,6 +73,13 @@ _INVALID = {
     "errors": [{"field": "email", "message": "This field is required."}],
 }
 
+READINESS: dict[str, Any] = {
+    "responses": {
+        403: _plain(403, "Forbidden", OPERATOR_ONLY),
+        503: {"description": "Signups cannot be kept just now", "content": {"application/json": {"schema": {}}}},
+    }
+}
+
 SIGNUP: dict[str, Any] = {
     "status_code": 202,
     "response_model": Accepted,
@@ -98,7 +107,11 @@ SIGNUP: dict[str, Any] = {
         400: _plain(400, "Bad Request", "The body is not valid JSON."),
         404: _plain(404, "Not Found", "There is no such site here."),
         413: _plain(413, "Content Too Large", "The request body may have at most 64 KiB."),
-        415: _plain(415, "Unsupported Media Type", "Send the form as one of application/json, …"),
+        415: _plain(
+            415,
+            "Unsupported Media Type",
+            "Send the form as one of application/json, application/x-www-form-urlencoded, multipart/form-data.",
+        ),
         422: _problem("A field is missing or wrong", _INVALID),
         503: _plain(503, "Service Unavailable", "We cannot write it down just now. Please try again soon."),
     },

@@ -87,9 +87,12 @@ def _form_again(receptions: Mapping[str, Reception], fields: Mapping[str, Any], 
     slug = fields.get("site")
     reception = receptions.get(slug) if isinstance(slug, str) else None
     if reception is None:
-        return page("problem.html", {"problem": problem}, status=problem.status, headers=problem.headers)
+        return page(
+            "problem.html", {"problem": problem, "typed": fields}, status=problem.status, headers=problem.headers
+        )
     values = {
         "problem": problem,
+        "heading": "Almost there" if problem.status == 422 else problem.title,
         "fields": reception.site.signup.fields,
         "typed": fields,
         "errors": dict(problem.errors),

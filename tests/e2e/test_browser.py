@@ -89,9 +89,7 @@ def check_mails(server: Server, visit: Visit, email: str) -> None:
     """The visitor has a welcome that repeats nothing, the owner a notice with everything."""
     wait_until(lambda: len(server.mails()) == 2)
     mails = {str(mail["Delivered-To"]): mail for mail in server.mails()}
-    bodies = {
-        to: [part.get_content() for part in mail.walk() if not part.is_multipart()] for to, mail in mails.items()
-    }
+    bodies = {to: [part.get_content() for part in mail.walk() if not part.is_multipart()] for to, mail in mails.items()}
     assert set(mails) == {email, visit.owner}
     assert mails[visit.owner]["Reply-To"] == email
     text, html = bodies[visit.owner]

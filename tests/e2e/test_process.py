@@ -23,7 +23,9 @@ def recipients(server: Server) -> Counter[str]:
 
 def delivered(server: Server, accepted: list[str]) -> Callable[[], bool]:
     """Whether each accepted address has its welcome, and the owner a notice for each."""
-    return lambda: recipients(server) == Counter({**dict.fromkeys(accepted, 1), "owner@bikeshed.example": len(accepted)})
+    return lambda: (
+        recipients(server) == Counter({**dict.fromkeys(accepted, 1), "owner@bikeshed.example": len(accepted)})
+    )
 
 
 def post_until_it_stops(server: Server, accepted: list[str], prefix: str) -> None:
@@ -43,9 +45,7 @@ def post_until_it_stops(server: Server, accepted: list[str], prefix: str) -> Non
 def under_load(server: Server, prefix: str, number: signal.Signals, after: int) -> list[str]:
     """Ends the server with a signal once `after` signups were accepted, while more come in; answers all accepted."""
     accepted: list[str] = []
-    threads = [
-        threading.Thread(target=post_until_it_stops, args=(server, accepted, f"{prefix}-{n}")) for n in range(3)
-    ]
+    threads = [threading.Thread(target=post_until_it_stops, args=(server, accepted, f"{prefix}-{n}")) for n in range(3)]
     for thread in threads:
         thread.start()
     wait_until(lambda: len(accepted) >= after)

@@ -1,10 +1,15 @@
-"""A scripted SMTP server, and certificates."""
+"""A scripted SMTP server, certificates, and each test on both event loops."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.mail.loops import LOOPS, Factories
 from tests.smtpd import Certificates, Smtpd
+
+
+def pytest_asyncio_loop_factories() -> Factories:
+    return LOOPS
 
 
 @pytest.fixture

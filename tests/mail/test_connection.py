@@ -1,7 +1,7 @@
 """Every way a dialogue can end: the kind of error, whether the connection can go on, and what was said in the clear."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from socket import socket
 
 import pytest
@@ -114,7 +114,7 @@ async def test_reply_is_kept_as_one_printable_line(smtpd: Smtpd) -> None:
     smtpd.on("rcpt", reply(550, "no \x1b[31msuch\x07", "user\u2028here " + "x" * 1000))
     async with connected(smtpd.relay()) as connection:
         error = await failure(connection)
-    assert error.reply.startswith("no [31msuch user")
+    assert error.reply.startswith("no [31msuch user here xxx")
     assert error.reply.isprintable() and len(error.reply) == 500
 
 
@@ -231,8 +231,9 @@ async def test_server_that_does_not_read_a_large_mail_is_let_go(smtpd: Smtpd) ->
     smtpd.on("body", deaf)
     async with connected(smtpd.relay(content_timeout=0.3)) as connection:
         with pytest.raises(Uncertain):
-            await send(connection, b"x" * 70 * 300_000 + b"\r\n")
-        assert repr(connection).endswith("closed sent=0>")
+            await send(connection, b"x" * 20_000_000 + b"\r\n")
+        assert not connection.clean
+        await eventually(lambda: smtpd.open == 0)
 
 
 async def test_refusal_then_failing_reset_closes(smtpd: Smtpd) -> None:
@@ -450,7 +451,8 @@ async def test_bare_line_breaks_never_leave_the_house(smtpd: Smtpd, bytes_: byte
 async def test_addresses_cannot_carry_commands(smtpd: Smtpd, address: str) -> None:
     for sender, recipient in ((address, "visitor@there.example"), ("site@here.example", address)):
         async with connected(smtpd.relay()) as connection:
-            with pytest.raises(Refused):
+            with suppress(Refused):  # or goes to the part that is an address, and nowhere else
                 await connection.send(sender, recipient, MESSAGE)
-    assert set(smtpd.commands) <= {"EHLO", "MAIL", "RSET", "QUIT"}
-    assert smtpd.mails == []
+    assert smtpd.commands["MAIL"] <= 2 and smtpd.commands["RCPT"] <= 2
+    assert smtpd.commands["DATA"] == len(smtpd.mails)
+    assert {to for mail in smtpd.mails for to in mail.recipients} <= {"a@b.c", "visitor@there.example"}

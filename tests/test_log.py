@@ -1,0 +1,82 @@
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from server import log
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+def test_json_line_has_event_level_time_and_ids(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure("json")
+    log.get("x").info("mail.sent", outbox_id=7)
+    (line,) = lines(capsys)
+    assert line.pop("timestamp")
+    assert line == {"event": "mail.sent", "level": "info", "outbox_id": 7}
+
+
+def test_json_line_of_a_library(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure("json")
+    logging.getLogger("some.library").warning("It is %s", 'new\n"line"')
+    (line,) = lines(capsys)
+    assert (line["event"], line["level"]) == ('It is new\n"line"', "warning")
+
+
+def test_json_exception_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure("json")
+    try:
+        raise ValueError("boom")
+    except ValueError:
+        log.get("x").exception("request.failed")
+    (line,) = lines(capsys)
+    assert "ValueError: boom" in str(line["exception"])
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_exception_without_the_values_of_local_variables(form: log.Format, capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure(form)
+    typed = "visitor" + chr(64) + "example.com"
+    try:
+        raise ValueError(len(typed))
+    except ValueError:
+        log.get("x").exception("request.failed")
+    said = capsys.readouterr().err
+    assert "ValueError: 19" in said
+    assert typed not in said
+
+
+def test_level(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure("json", "warning")
+    log.get("x").info("quiet")
+    log.get("x").warning("loud")
+    assert [line["event"] for line in lines(capsys)] == ["loud"]
+
+
+def test_configured_twice_says_it_once(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure("json")
+    log.configure("json")
+    log.get("x").info("once")
+    assert len(lines(capsys)) == 1
+
+
+def test_access_log_without_the_query(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure("json")
+    target = "/signup?email=visitor%40example.com"
+    logging.getLogger("uvicorn.access").info('%s - "%s %s HTTP/%s" %d', "127.0.0.1:1", "GET", target, "1.1", 405)
+    (line,) = lines(capsys)
+    assert line["event"] == '127.0.0.1:1 - "GET /signup HTTP/1.1" 405'

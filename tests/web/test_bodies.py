@@ -1,0 +1,348 @@
+"""Bodies that no browser and no honest program sends: always one of the documented answers, and no memory for them."""
+
+import asyncio
+import json
+import tracemalloc
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import settings as trying
+from hypothesis import strategies as st
+
+from server.app import create_app
+from server.settings import Settings
+from tests.conftest import EVERY_FIELD, add_site, listening, rows, running
+
+GOOD = {"site": "bikes", "email": "a@example.com", "colour": "Red"}
+URLENCODED = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data; boundary=x"
+DOCUMENTED = {202, 303, 400, 404, 413, 415, 422}
+
+
+def part(name: str, value: str, more: str = "") -> str:
+    return f'--x\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n{value}\r\n'
+
+
+def parts(**more: str) -> str:
+    return "".join(part(name, value) for name, value in {**GOOD, **more}.items())
+
+
+async def status(client: httpx.AsyncClient, content_type: str, body: bytes | str) -> int:
+    answer = await client.post("/signup", content=body, headers={"content-type": content_type})
+    return answer.status_code
+
+
+# -- JSON ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "{",
+        "nonsense",
+        "[]",
+        '"text"',
+        "null",
+        "5",
+        '{"site": "bikes", "site": "bikes"}',
+        '{"site": "bikes", "message": {"a": 1, "a": 2}}',
+        '{"a": NaN}',
+        '{"a": -Infinity}',
+        '{"a": ' + "9" * 5000 + "}",
+        '{"a": ' + "[" * 30_000,
+        '{"a":' * 10_000,
+        "[" * 30_000 + "]" * 30_000,
+        "\ufeff{}",
+        "{}x",
+        '{"a": "\x00"}',
+    ],
+    ids=lambda body: ascii(body)[:20],
+)
+async def test_malformed_json(client: httpx.AsyncClient, body: str) -> None:
+    assert await status(client, "application/json", body) == 400
+
+
+@pytest.mark.parametrize("body", [b'{"site": "\xff"}', json.dumps(GOOD).encode("utf-16")])
+async def test_json_that_is_not_utf8(client: httpx.AsyncClient, body: bytes) -> None:
+    assert await status(client, "application/json", body) == 400
+
+
+ODD = ["\\ud800", "\\udfff\\ud800", "a\\u0000b", "\\u2028", "\\u0007", "a\\nb", "a" * 60_000]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: str(odd)[:20])
+@pytest.mark.parametrize("field", ["email", "name", "colour"])
+async def test_odd_text_in_a_line_is_refused_and_named(
+    client: httpx.AsyncClient, settings: Settings, field: str, odd: str
+) -> None:
+    body = json.dumps({**GOOD, field: "!"}).replace("!", odd)
+    answer = await client.post("/signup", content=body, headers={"content-type": "application/json"})
+    assert (answer.status_code, [error["field"] for error in answer.json()["errors"]]) == (422, [field])
+    assert rows(settings, "SELECT * FROM signups") == []
+
+
+@pytest.mark.parametrize("value", ["\\ud800", "\\u0000", "\\u001b[2J"])
+async def test_odd_text_in_a_textarea_is_refused(client: httpx.AsyncClient, value: str) -> None:
+    body = json.dumps({**GOOD, "message": "!"}).replace("!", value)
+    assert await status(client, "application/json", body) == 422
+
+
+async def test_odd_text_in_a_field_that_nobody_declared_is_dropped(client: httpx.AsyncClient) -> None:
+    body = json.dumps({**GOOD, "x": "!", "!": 1}).replace("!", "\\ud800")
+    assert await status(client, "application/json", body) == 202
+
+
+@pytest.mark.parametrize("value", [1, 1.5, True, [], {}, [["x"]], {"a": "b"}, 10**300, 1e308])
+@pytest.mark.parametrize("field", ["site", "email", "name", "colour", "message"])
+async def test_value_of_another_type_is_named(client: httpx.AsyncClient, field: str, value: object) -> None:
+    answer = await client.post("/signup", json={**GOOD, field: value})
+    assert (answer.status_code, [error["field"] for error in answer.json()["errors"]]) == (422, [field])
+
+
+# -- forms ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "site=bikes&site=bikes",
+        "site=bikes&email=a%40example.com&email=b%40example.com",
+        "site=%ff",
+        "site=%ed%a0%80",
+        "a=1&" * 201,
+        "&" * 60_000,
+        "a" + "&a" * 30_000,
+    ],
+    ids=lambda body: str(body)[:20],
+)
+async def test_malformed_form(client: httpx.AsyncClient, body: str) -> None:
+    assert await status(client, URLENCODED, body) == 400
+
+
+@pytest.mark.parametrize("body", ["", "=", "%", "site", "site=%00", "a=b=c", "nonsense", ";", "+", "%zz=%"])
+async def test_form_that_names_no_site(client: httpx.AsyncClient, body: str) -> None:
+    assert await status(client, URLENCODED, body) in (404, 422)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("multipart/form-data", parts() + "--x--\r\n"),
+        ("multipart/form-data; boundary=", parts() + "--x--\r\n"),
+        ("multipart/form-data; boundary=y", parts() + "--x--\r\n"),
+        (MULTIPART, "nonsense"),
+        (MULTIPART, "--x\r\nContent-Disposition: form-data\r\n\r\nbikes\r\n--x--\r\n"),
+        (MULTIPART, "--x\r\nContent-Disposition: attachment\r\n\r\nbikes\r\n--x--\r\n"),
+        (MULTIPART, "--x\r\n\r\nbikes\r\n--x--\r\n"),
+        (MULTIPART, parts() + part("site", "bikes") + "--x--\r\n"),
+        (MULTIPART, parts() + part("f", "x", '; filename="a.txt"') + "--x--\r\n"),
+        (MULTIPART, parts() + part("f", "", '; filename=""') + "--x--\r\n"),
+        (MULTIPART, "".join(part(f"f{number}", "x") for number in range(201)) + "--x--\r\n"),
+        (MULTIPART, "--x\r\n" + "A: b\r\n" * 5000),
+        (MULTIPART, "--x\r\n" + "A" * 60_000),
+    ],
+    ids=range(13),
+)
+async def test_malformed_multipart(client: httpx.AsyncClient, content_type: str, body: str) -> None:
+    assert await status(client, content_type, body) == 400
+
+
+async def test_multipart_that_ends_early_is_no_signup(client: httpx.AsyncClient, settings: Settings) -> None:
+    assert await status(client, MULTIPART, "") in (400, 422)
+    assert await status(
+        client, MULTIPART, part("site", "bikes") + '--x\r\nContent-Disposition: form-data; name="em'
+    ) in (400, 422)
+    assert rows(settings, "SELECT * FROM signups") == []
+
+
+async def test_file_is_refused_in_words(client: httpx.AsyncClient) -> None:
+    answer = await client.post(
+        "/signup", data=GOOD, files={"photo": ("a.png", b"\x89PNG")}, headers={"accept": "application/json"}
+    )
+    assert (answer.status_code, answer.json()["detail"]) == (400, 'The field "photo" is a file; files are not taken.')
+
+
+@pytest.mark.parametrize(
+    "charset", ["undefined", "utf-7", "unicode_escape", "idna", "punycode", "utf-16", "zlib", "latin-1", "no\\such"]
+)
+@pytest.mark.parametrize("content_type", ["application/json", URLENCODED, MULTIPART])
+async def test_other_charset(client: httpx.AsyncClient, content_type: str, charset: str) -> None:
+    body = parts(message="+2AA- \\ud800") + "--x--\r\n"
+    assert await status(client, f"{content_type}; charset={charset}", body) == 415
+
+
+async def test_charset_by_its_other_names(client: httpx.AsyncClient) -> None:
+    for charset in ("utf-8", "UTF-8", '"utf-8"', "utf8"):
+        assert await status(client, f"{MULTIPART}; charset={charset}", parts() + "--x--\r\n") == 303
+
+
+@pytest.mark.parametrize(
+    "content_type", ["", "text/plain", "application/xml", "application/jsonx", "nonsense", ";", "/"]
+)
+async def test_other_types(client: httpx.AsyncClient, content_type: str) -> None:
+    answer = await client.post("/signup", content=json.dumps(GOOD), headers={"content-type": content_type})
+    assert answer.status_code == 415
+    assert answer.headers["accept-post"] == "application/json, application/x-www-form-urlencoded, multipart/form-data"
+
+
+async def test_no_type_at_all(client: httpx.AsyncClient) -> None:
+    assert (await client.post("/signup")).status_code == 415
+
+
+# -- size ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("content_type", "head"), [("application/json", "{"), (URLENCODED, ""), (MULTIPART, parts())])
+@pytest.mark.parametrize("declared", [True, False])
+async def test_body_over_64_kib(client: httpx.AsyncClient, content_type: str, head: str, declared: bool) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield head.encode() + part("message", "").removesuffix("\r\n").encode()
+        for _ in range(70):
+            yield b"a" * 1024
+
+    body = b"".join([chunk async for chunk in chunks()]) if declared else chunks()
+    answer = await client.post("/signup", content=body, headers={"content-type": content_type})
+    assert answer.status_code == 413
+
+
+async def test_body_of_just_64_kib(client: httpx.AsyncClient) -> None:
+    body = json.dumps(GOOD).encode()
+    headers = {"content-type": "application/json"}
+    for size, code in ((65_536, 202), (65_537, 413)):
+        answer = await client.post("/signup", content=body.ljust(size), headers=headers)
+        assert answer.status_code == code
+
+
+async def told_by_a_socket(port: int, head: str, chunk: bytes, times: int) -> bytes:
+    """The status line of the answer to a body sent to the end, whatever is said meanwhile."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"POST /signup HTTP/1.1\r\nHost: localhost\r\n{head}\r\n\r\n".encode())
+    try:
+        for _ in range(times):
+            writer.write(chunk)
+            await writer.drain()
+    except ConnectionError:
+        pass  # refused before the end: as good
+    line = await reader.readline()
+    writer.close()
+    return line.strip()
+
+
+@pytest.mark.parametrize(
+    ("content_type", "chunk"),
+    [
+        (URLENCODED, b"a" * 65_536),
+        (URLENCODED, b"a=1&" * 16_384),
+        (MULTIPART, b"a" * 65_536),
+        ("application/json", b"[" * 65_536),
+    ],
+    ids=["one field", "millions of fields", "multipart", "brackets"],
+)
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_50_mb_leave_no_trace_in_memory(
+    settings: Settings, content_type: str, chunk: bytes, chunked: bool
+) -> None:
+    times = 800
+    framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(chunk) * times}"
+    framed = b"%x\r\n%s\r\n" % (len(chunk), chunk) if chunked else chunk
+    async with listening(create_app(settings)) as port:
+        tracemalloc.start()
+        try:
+            line = await told_by_a_socket(port, f"Content-Type: {content_type}\r\n{framing}", framed, times)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert line.startswith(b"HTTP/1.1 413 ")
+    assert peak < 8 * 1024 * 1024
+
+
+async def test_client_that_hangs_up_in_its_body_is_no_error(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with listening(create_app(settings)) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            b"POST /signup HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+        )
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        line = await told_by_a_socket(port, "Content-Type: text/plain\r\nContent-Length: 1", b"x", 1)
+        assert line.startswith(b"HTTP/1.1 415 ")
+    assert reader.at_eof()
+    assert rows(settings, "SELECT * FROM signups") == []
+
+
+# -- anything ------------------------------------------------------------------------------------------------------
+
+tried = trying(
+    max_examples=150,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+text = st.text(st.characters(), max_size=20)
+value = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=10,
+)
+NAMES = ["email", "name", *(f"f_{kind}" for kind in ("text", "textarea", "email", "tel", "number", "date", "checkbox"))]
+fields = st.fixed_dictionaries(
+    {"site": st.just("forms") | text}, optional={name: value for name in [*NAMES, "f_select"]}
+)
+
+
+def attempt(settings: Settings, bodies: list[tuple[str, bytes]]) -> list[int]:
+    """The statuses of all of these, from one app."""
+
+    async def run() -> list[int]:
+        async with running(create_app(settings)) as client:
+            return [await status(client, content_type, body) for content_type, body in bodies]
+
+    return asyncio.run(run())
+
+
+def with_every_field(settings: Settings) -> Settings:
+    if not (settings.sites_dir / "forms").exists():
+        add_site(settings.sites_dir, "forms", EVERY_FIELD)
+    return settings
+
+
+@trying(tried, max_examples=15)
+@given(bodies=st.lists(fields | value, min_size=15, max_size=30))
+def test_any_json(settings: Settings, bodies: list[object]) -> None:
+    asked = [("application/json", json.dumps(body).encode()) for body in bodies]
+    assert set(attempt(with_every_field(settings), asked)) <= DOCUMENTED
+
+
+@trying(tried, max_examples=15)
+@given(bodies=st.lists(st.binary(max_size=200), min_size=15, max_size=30))
+def test_any_bytes(settings: Settings, bodies: list[bytes]) -> None:
+    head = b"site=forms&email=a@example.com&f_text="
+    asked = [(kind, body) for body in bodies for kind in ("application/json", URLENCODED, MULTIPART)]
+    asked += [(URLENCODED, head + body) for body in bodies]
+    asked += [(MULTIPART, part("site", "forms").encode() + b"--x\r\n" + body + b"\r\n--x--") for body in bodies]
+    assert set(attempt(with_every_field(settings), asked)) <= DOCUMENTED
+
+
+@trying(tried, max_examples=15)
+@given(
+    types=st.lists(st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=30), min_size=15, max_size=30)
+)
+def test_any_content_type(settings: Settings, types: list[str]) -> None:
+    kinds = ["", "application/json;", f"{URLENCODED};", "multipart/form-data;", f"{MULTIPART};charset="]
+
+    async def run() -> set[int]:
+        found = set()
+        async with running(create_app(settings)) as client:
+            for odd in types:
+                for kind in kinds:
+                    headers = [(b"content-type", (kind + odd).encode("latin-1"))]
+                    found.add((await client.post("/signup", content=parts(), headers=headers)).status_code)
+        return found
+
+    assert asyncio.run(run()) <= DOCUMENTED
