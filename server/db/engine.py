@@ -1,7 +1,8 @@
 """One database: opened with its schema up to date, one way to a transaction, one border for its errors."""
 
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,5 +97,11 @@ def _sqlite_engine(url: str) -> AsyncEngine:
     def _begin(connection: Any) -> None:
         # IMMEDIATE: a transaction that reads first and writes later could not wait for the lock (SQLITE_BUSY at once).
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    @event.listens_for(engine.sync_engine, "invalidate")
+    def _roll_back(connection: Any, record: object, error: BaseException | None) -> None:
+        # What a cancellation leaves is closed, but SQLite goes on holding the lock while a cursor is referred to.
+        with suppress(sqlite3.Error):
+            connection.rollback()
 
     return engine

@@ -1,0 +1,292 @@
+"""The database: how it opens, what it promises, and how it says that it cannot."""
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from random import Random
+
+import pytest
+from sqlalchemy import insert, select, text
+from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+from server.db import Database, DatabaseUnavailable, engine
+from server.db.tables import outbox, signups
+
+SIGNUP = {"site": "bikes", "email": "somebody@private.example", "fields": {"colour": "Red"}, "created_at": 1.0}
+
+
+def url(path: Path) -> str:
+    return f"sqlite+aiosqlite:///{path}"
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    database = Database(url(tmp_path / "doorbell.db"))
+    await database.open()
+    yield database
+    await database.close()
+
+
+async def pragma(database: Database, name: str) -> object:
+    async with database.transaction() as connection:
+        return (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one()
+
+
+async def count(database: Database) -> int:
+    async with database.transaction() as connection:
+        return len((await connection.execute(select(signups))).all())
+
+
+async def add(database: Database) -> None:
+    async with database.transaction() as connection:
+        await connection.execute(insert(signups), SIGNUP)
+
+
+# -- opening -----------------------------------------------------------------------------------------------------------
+
+
+async def test_opens_where_there_is_no_folder_yet(tmp_path: Path) -> None:
+    database = Database(url(tmp_path / "a" / "b" / "doorbell.db"))
+    await database.open()
+    await database.ping()
+    await database.close()
+
+
+async def test_opens_twice_and_keeps_what_is_there(database: Database) -> None:
+    await add(database)
+    await database.open()
+    await database.close()
+    await database.open()
+    assert await count(database) == 1
+
+
+async def test_several_processes_open_a_new_database_at_once(tmp_path: Path) -> None:
+    program = (
+        "import asyncio, sys\n"
+        "from server.db import Database\n"
+        "async def main():\n"
+        "    database = Database(sys.argv[1])\n"
+        "    await database.open()\n"
+        "    await database.ping()\n"
+        "    await database.close()\n"
+        "sys.stdin.readline()\n"
+        "asyncio.run(main())\n"
+    )
+    command = [sys.executable, "-c", program, url(tmp_path / "new.db")]
+    started = [subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    ends = await asyncio.gather(*(asyncio.to_thread(process.communicate, "go\n", 60) for process in started))
+    assert [process.returncode for process in started] == [0] * 4, [error for _, error in ends]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1), ("busy_timeout", 1000 * engine.BUSY_SECONDS)],
+)
+async def test_setting_is_in_effect(database: Database, name: str, value: object) -> None:
+    assert await pragma(database, name) == value
+    await database.close()
+    assert await pragma(database, name) == value  # on a new connection as well
+
+
+# -- transactions ------------------------------------------------------------------------------------------------------
+
+
+async def test_exception_undoes_everything(database: Database) -> None:
+    with pytest.raises(LookupError):
+        async with database.transaction() as connection:
+            await connection.execute(insert(signups), SIGNUP)
+            raise LookupError
+    assert await count(database) == 0
+
+
+async def test_committed_rows_are_there_after_the_process_is_killed(tmp_path: Path) -> None:
+    program = (
+        "import asyncio, os, signal, sys\n"
+        "from sqlalchemy import text\n"
+        "from server.db import Database\n"
+        "async def main():\n"
+        "    database = Database(sys.argv[1])\n"
+        "    await database.open()\n"
+        "    async with database.transaction() as connection:\n"
+        "        await connection.execute(text('''INSERT INTO signups (site, email, fields, created_at)\n"
+        "            VALUES ('bikes', 'a@x.example', '{}', 1)'''))\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "asyncio.run(main())\n"
+    )
+    path = tmp_path / "killed.db"
+    process = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", program, url(path)], timeout=60)
+    assert process.returncode < 0
+    database = Database(url(path))
+    await database.open()
+    assert await count(database) == 1
+    await database.close()
+
+
+async def test_many_at_once_take_turns(database: Database) -> None:
+    await asyncio.gather(*(add(database) for _ in range(50)))
+    assert await count(database) == 50
+
+
+async def test_reader_that_becomes_a_writer_waits_for_another_process(database: Database, tmp_path: Path) -> None:
+    other = Database(url(tmp_path / "doorbell.db"))
+
+    async def increase(database: Database) -> None:
+        async with database.transaction() as connection:
+            number = len((await connection.execute(select(signups))).all())
+            await connection.execute(insert(signups), SIGNUP | {"created_at": float(number)})
+
+    await asyncio.gather(*(increase(one) for _ in range(20) for one in (database, other)))
+    async with database.transaction() as connection:
+        found = (await connection.execute(select(signups.c.created_at))).scalars().all()
+    await other.close()
+    assert sorted(found) == [float(number) for number in range(40)]
+
+
+async def test_foreign_keys_are_kept_and_cascade(database: Database) -> None:
+    row = {
+        "signup_id": 7,
+        "site": "b",
+        "kind": "welcome",
+        "sender": "a",
+        "recipient": "b",
+        "message": b"",
+        "attempts": 0,
+    }
+    row |= {"message_id": "<1@x>", "state": "pending", "uncertain": 0, "due_at": 0.0, "created_at": 0.0}
+    with pytest.raises(IntegrityError):
+        async with database.transaction() as connection:
+            await connection.execute(insert(outbox), row)
+    async with database.transaction() as connection:
+        await connection.execute(insert(signups), SIGNUP | {"id": 7})
+        await connection.execute(insert(outbox), row)
+        await connection.execute(text("DELETE FROM signups"))
+        assert (await connection.execute(select(outbox))).all() == []
+
+
+# -- cancellation ------------------------------------------------------------------------------------------------------
+
+
+async def write_and_read(database: Database) -> None:
+    async with database.transaction() as connection:
+        await connection.execute(insert(signups), SIGNUP)
+        await connection.execute(text("SELECT count(*) FROM signups"))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("times", [1, 2])
+async def test_cancelled_at_any_moment_leaves_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, times: int
+) -> None:
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 1)
+    database = Database(url(tmp_path / "cancelled.db"))
+    await database.open()
+    random = Random(seed)
+    for _ in range(80):
+        tasks = [asyncio.create_task(write_and_read(database)) for _ in range(random.randint(1, 3))]
+        for _ in range(times):
+            await asyncio.sleep(random.random() * 0.004)
+            for task in tasks:
+                task.cancel()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        assert {type(end) for end in ends} <= {type(None), asyncio.CancelledError}
+        await count(database)  # raises where the lock is still held
+    await database.close()
+
+
+# -- what can go wrong -------------------------------------------------------------------------------------------------
+
+
+async def test_locked_database_is_unavailable_and_then_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.05)
+    database = Database(url(tmp_path / "locked.db"))
+    await database.open()
+    other = sqlite3.connect(tmp_path / "locked.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(DatabaseUnavailable, match="locked"):
+        await add(database)
+    with pytest.raises(DatabaseUnavailable, match="locked"):
+        await database.ping()
+    other.execute("ROLLBACK")
+    other.close()
+    await add(database)
+    await database.close()
+
+
+async def test_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("Dear Sir or Madam, " * 100)
+    database = Database(url(tmp_path / "letter.txt"))
+    with pytest.raises(DatabaseUnavailable, match=r"letter\.txt: file is not a database"):
+        await database.open()
+    await database.close()
+
+
+async def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    database = Database(url(tmp_path / "file" / "data" / "doorbell.db"))
+    with pytest.raises(DatabaseUnavailable, match="cannot be made"):
+        await database.open()
+    await database.close()
+
+
+async def test_path_that_is_a_folder(tmp_path: Path) -> None:
+    database = Database(url(tmp_path))
+    with pytest.raises(DatabaseUnavailable, match="unable to open"):
+        await database.open()
+    await database.close()
+
+
+async def test_full_disk_is_unavailable_and_loses_nothing_else(database: Database) -> None:
+    await add(database)
+    pages = await pragma(database, "page_count")
+    async with database.transaction() as connection:
+        await connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(DatabaseUnavailable, match="full"):
+        async with database.transaction() as connection:
+            await connection.execute(insert(signups), SIGNUP | {"fields": {"much": "x" * 100_000}})
+    assert await count(database) == 1
+
+
+async def test_ping_of_a_database_without_its_schema(tmp_path: Path) -> None:
+    database = Database(url(tmp_path / "empty.db"))
+    with pytest.raises(DatabaseUnavailable, match="no such table"):
+        await database.ping()
+    await database.close()
+
+
+async def test_mistakes_of_ours_are_not_the_databases(database: Database) -> None:
+    with pytest.raises(IntegrityError):
+        async with database.transaction() as connection:
+            await connection.execute(insert(signups), SIGNUP | {"email": None})
+    with pytest.raises(ProgrammingError):
+        async with database.transaction() as connection:
+            await connection.exec_driver_sql("SELECT ?", ("one", "two"))
+    await add(database)
+
+
+async def test_errors_do_not_tell_whose_row_it_was(database: Database) -> None:
+    with pytest.raises(IntegrityError) as caught:
+        async with database.transaction() as connection:
+            await connection.execute(insert(signups), SIGNUP | {"site": None})
+    assert "somebody" not in str(caught.value)
+
+
+async def test_password_in_the_address_is_not_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("Dear Sir or Madam, " * 100)
+    database = Database(f"sqlite+aiosqlite://me:secret@/{tmp_path / 'file'}")
+    with pytest.raises(DatabaseUnavailable) as caught:
+        await database.open()
+    assert "secret" not in str(caught.value)
+    await database.close()
+
+
+async def test_process_ends_after_a_database_that_did_not_open(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("Dear Sir or Madam, " * 100)
+    program = "import asyncio, sys\nfrom server.db import Database\nasyncio.run(Database(sys.argv[1]).open())\n"
+    command = [sys.executable, "-c", program, url(tmp_path / "letter.txt")]
+    environ = os.environ | {"PYTHONWARNINGS": "ignore"}
+    process = await asyncio.to_thread(subprocess.run, command, timeout=60, env=environ, capture_output=True, text=True)
+    assert process.returncode == 1 and "DatabaseUnavailable" in process.stderr
