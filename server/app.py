@@ -53,6 +53,7 @@ def load_sites(settings: Settings) -> Sites:
         try:
             receptions[one.slug] = signup.reception(one, base_url=settings.base_url, mail_from=sender)
             mounts[one.slug] = hosting.load(one.public)
+            problems += _dead_links(one, mounts[one.slug])
         except (SiteError, SnapshotError) as error:
             problems += error.problems
     if problems:
@@ -66,6 +67,14 @@ def _fallback_sender(settings: Settings, one: Site) -> str | None:
         return settings.mail_from
     # The built-in mailbox needs no real sender; a relay does.
     return f'"{quote(one.title)}" <noreply@localhost>'
+
+
+def _dead_links(one: Site, snapshot: Snapshot) -> list[str]:
+    """Pages that the site's site.toml sends visitors to, and that are not there."""
+    thanks = one.signup.thanks
+    if thanks is None or snapshot.look_up(thanks):
+        return []
+    return [f"{one.folder / 'site.toml'}: signup.thanks: there is no page {thanks} in {one.public}"]
 
 
 def _own_files() -> dict[str, Path]:

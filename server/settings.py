@@ -5,6 +5,7 @@ Owns the names, the defaults and the refusals of the `DOORBELL_…` variables. K
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from types import MappingProxyType
 from typing import Annotated, Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 PREFIX = "DOORBELL_"
@@ -77,12 +78,20 @@ def _origin(value: str) -> str:
     plain = not (url.query or url.fragment or url.username or url.path not in ("", "/"))
     if url.scheme not in ("http", "https") or not url.hostname or not plain or url.port == 0:
         raise ValueError("must look like https://example.com, without a path")
+    if not url.hostname.isascii():
+        raise ValueError("must have its host name in ASCII (punycode): it is said to mail servers too")
     return value.rstrip("/")
 
 
 def _sqlite(value: str) -> str:
-    if not value.startswith("sqlite+aiosqlite:///"):
+    if not re.fullmatch(r"sqlite\+aiosqlite:///[^:?][^?]*", value):
         raise ValueError("must look like sqlite+aiosqlite:///path/to/file.db in this version")
+    return value
+
+
+def _folder(value: Path) -> Path:
+    if "?" in str(value):
+        raise ValueError("must not have a question mark in it: the database's URL could not hold it")
     return value
 
 
@@ -102,7 +111,7 @@ class Settings(BaseModel):
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     base_url: Annotated[str, AfterValidator(_origin)] = ""
     sites_dir: Path = Path("sites")
-    data_dir: Path = Path("var")
+    data_dir: Annotated[Path, AfterValidator(_folder)] = Path("var")
     database_url: Annotated[str, AfterValidator(_sqlite)] = ""
     smtp_url: Annotated[Smtp | None, BeforeValidator(_smtp)] = None
     smtp_pool_size: Annotated[int, Field(ge=1, le=100)] = 4
@@ -125,6 +134,23 @@ class Settings(BaseModel):
             if not getattr(self, name):
                 self.__dict__[name] = value
         return self
+
+
+def _env_file(file: Path, problems: list[str]) -> dict[str, str]:
+    """The variables in `file`. Nothing in a value is expanded: a `$` in a password is a `$`."""
+    found: dict[str, str] = {}
+    try:
+        with file.open(encoding="utf-8") as lines:
+            for binding in parse_stream(lines):
+                if binding.error or (binding.key and binding.value is None):
+                    problems.append(f"{file}: line {binding.original.line}: must look like NAME=value")
+                elif binding.key and binding.value is not None:
+                    found[binding.key] = binding.value
+    except FileNotFoundError:
+        pass
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{file}: cannot be read: {error}")
+    return found
 
 
 def _with_files(values: dict[str, str], problems: list[str]) -> dict[str, str]:
@@ -167,14 +193,14 @@ def load(
     Raises SettingsError that names every wrong variable, an unknown one too: a misspelt DOORBELL_SMTP_URL would
     otherwise send no mail, in silence.
     """
-    raw: dict[str, str | None] = dict(dotenv_values(env_file)) if env_file else {}
+    problems: list[str] = []
+    raw = _env_file(env_file, problems) if env_file else {}
     raw |= os.environ if environ is None else environ
     own = {
         name.removeprefix(PREFIX).lower(): value.strip()
         for name, value in raw.items()
-        if name.startswith(PREFIX) and value and value.strip()
+        if name.startswith(PREFIX) and value.strip()
     }
-    problems: list[str] = []
     values = _with_files(own, problems) | dict(overrides)
     try:
         settings = Settings.model_validate(values)

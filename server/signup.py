@@ -8,7 +8,6 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from decimal import Decimal, InvalidOperation
 from email.utils import parseaddr
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -220,14 +219,10 @@ def _telephone(value: str) -> str:
 
 
 def _number(value: object) -> object:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    number = str(value).strip()
+    if isinstance(value, bool) or not re.fullmatch(r"[+-]?[0-9]+([.,][0-9]+)?(e[+-]?[0-9]{1,3})?", number):
         raise ValueError("This is not a number.")
-    try:
-        if not Decimal(str(value).strip()).is_finite():
-            raise ValueError("This is not a number.")
-    except InvalidOperation:
-        raise ValueError("This is not a number.") from None
-    return str(value).strip()
+    return number
 
 
 def _date(value: str) -> str:

@@ -94,7 +94,7 @@ async def running(app: FastAPI, peer: str = "127.0.0.1") -> AsyncIterator[httpx.
 async def listening(app: FastAPI) -> AsyncIterator[int]:
     """The app under uvicorn on a port of its own, as `serve` runs it: for what a client library would tidy up."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, lifespan="on", log_config=None, http="httptools", ws="none", access_log=False)
+    config = uvicorn.Config(app, lifespan="on", log_config=None, http="httptools", ws="none")
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
@@ -124,6 +124,11 @@ def rows(settings: Settings, query: str) -> list[tuple[Any, ...]]:
         return connection.execute(query).fetchall()
     finally:
         connection.close()
+
+
+async def alter(settings: Settings, statement: str) -> None:
+    """Writes to the database file past the server, which goes on meanwhile: it may hold the lock just now."""
+    await asyncio.to_thread(rows, settings, statement)
 
 
 @pytest.fixture

@@ -5,8 +5,11 @@ import json
 import logging
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -325,55 +328,62 @@ async def test_any_title_can_send_mail_with_the_built_in_mailbox(settings: Setti
 # -- logs ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def logged(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
-    """What was logged as JSON since; logging is as it was afterwards."""
+@contextmanager
+def logging_json() -> Iterator[StringIO]:
+    """All logs as JSON lines in what this yields; logging is as it was afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    log.configure("json", "debug")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    yield lambda: capsys.readouterr().err
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
+    with redirect_stderr(StringIO()) as said:
+        log.configure("json", "debug")
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+        try:
+            yield said
+        finally:
+            root.handlers[:] = handlers
+            root.setLevel(level)
+            structlog.reset_defaults()
 
 
-async def test_whole_signup_is_logged_by_ids_and_without_an_address(
-    settings: Settings, logged: Callable[[], str]
-) -> None:
+def lines(said: StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in said.getvalue().splitlines()]
+
+
+async def test_whole_signup_is_logged_by_ids_and_without_an_address(settings: Settings) -> None:
     marked = {**GOOD, "email": "marker-7c1@example.com", "name": "Marker Name", "message": "Marker Message"}
-    async with running(create_app(settings)) as client:
-        answer = await client.post("/signup", json=marked)
-        await client.post("/signup", json={**marked, "email": "marker-7c1@exa{mple.com"})
-        await client.post("/signup", data={**marked, "site": "none"})
-        await client.post("/signup", content=b"{marker-7c1", headers={"content-type": "application/json"})
-        await eventually(lambda: rows(settings, "SELECT count(*) FROM outbox WHERE state = 'sent'") == [(2,)])
-        await client.get("/_mailbox/")
-    said = logged()
-    lines = [json.loads(line) for line in said.splitlines()]
-    assert "marker" not in said.lower() and "@" not in said and "Traceback" not in said
-    (accepted,) = [line for line in lines if line["event"] == "signup.accepted"]
+    with logging_json() as said:
+        async with running(create_app(settings)) as client:
+            answer = await client.post("/signup", json=marked)
+            await client.post("/signup", json={**marked, "email": "marker-7c1@exa{mple.com"})
+            await client.post("/signup", data={**marked, "site": "none"})
+            await client.post("/signup", content=b"{marker-7c1", headers={"content-type": "application/json"})
+            await client.post(
+                "/signup", content=b"marker-7c1", headers={"content-type": "multipart/form-data; boundary=x"}
+            )
+            await eventually(lambda: rows(settings, "SELECT count(*) FROM outbox WHERE state = 'sent'") == [(2,)])
+            await client.get("/_mailbox/")
+    text = said.getvalue()
+    assert "marker" not in text.lower() and "@" not in text and "Traceback" not in text
+    (accepted,) = [line for line in lines(said) if line["event"] == "signup.accepted"]
     assert (accepted["signup_id"], accepted["site"], accepted["mails"]) == (1, "bikes", 2)
     assert accepted["request_id"] == answer.headers["x-request-id"]
-    sent = [line for line in lines if line["event"] == "mail.sent"]
-    assert sorted(line["outbox_id"] for line in sent) == [1, 2]
-    assert {line["level"] for line in lines} <= {"debug", "info"}
+    assert sorted(line["outbox_id"] for line in lines(said) if line["event"] == "mail.sent") == [1, 2]
+    assert {line["level"] for line in lines(said)} <= {"debug", "info"}
 
 
-async def test_fault_is_logged_once_with_its_id(settings: Settings, logged: Callable[[], str]) -> None:
-    async with running(with_a_fault(settings)) as client:
-        answer = await client.get("/boom?email=marker-7c1@example.com")
-    said = logged()
-    (line,) = [found for text in said.splitlines() if (found := json.loads(text))["event"] == "request.failed"]
-    assert line["request_id"] == answer.headers["x-request-id"]
+async def test_fault_is_logged_once_with_its_id(settings: Settings) -> None:
+    with logging_json() as said:
+        async with running(with_a_fault(settings)) as client:
+            answer = await client.get("/boom?email=marker-7c1@example.com")
+    (line,) = [line for line in lines(said) if line["level"] == "error"]
+    assert (line["event"], line["request_id"]) == ("request.failed", answer.headers["x-request-id"])
     assert "the secret of the house" in line["exception"]
-    assert "marker" not in said
+    assert "marker" not in said.getvalue()
 
 
-async def test_failed_start_is_one_line_that_says_which(settings: Settings, logged: Callable[[], str]) -> None:
+async def test_failed_start_is_one_line_that_says_which(settings: Settings) -> None:
     (settings.sites_dir / "bikes" / "site.toml").write_text(SITE_TOML.replace("title", "titel"))
-    await refused(settings)
-    said = logged(); print("XX", said[:6000])
-    (line,) = [json.loads(text) for text in said.splitlines() if "\"error\"" in text]
+    with logging_json() as said:
+        await refused(settings)
+    (line,) = [line for line in lines(said) if line["level"] == "error"]
     assert (line["event"], line["step"]) == ("start.failed", "sites")
     assert "titel: unknown key" in line["reason"]

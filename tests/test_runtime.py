@@ -169,7 +169,7 @@ async def test_health_of_a_healthy_server(settings: Settings) -> None:
 async def test_database_that_cannot_open_stops_the_start(environ: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     settings = load(environ | {"DOORBELL_DATA_DIR": str(tmp_path / "file")})
-    with pytest.raises(StartupError, match="database: .*cannot be made"):
+    with pytest.raises(StartupError, match=r"database: .*cannot be made"):
         async with opened(Runtime(settings).steps()):
             pass
 

@@ -9,7 +9,7 @@ import typer
 
 from server import runtime, site
 from server.cli import environment
-from server.mail.connection import Connection, Relay, Reply
+from server.mail.connection import Connection, Relay
 from server.mail.errors import Deferred, Held, MailError, Refused, Stage, Uncertain
 from server.mail.mailbox import Mailbox, catching
 from server.mail.message import Content, compose
@@ -23,7 +23,7 @@ _MEANING: dict[type[MailError], str] = {
     Held: "The relay cannot be used like this. Check DOORBELL_SMTP_URL and the sender; mails wait till then.",
     Uncertain: "The connection was cut after the message was sent: it may or may not have been accepted.",
 }
-_STEPS = {Stage.CONNECT: "connected", Stage.MAIL: "sender", Stage.RCPT: "recipient", Stage.CONTENT: "message"}
+_STEPS = {Stage.CONNECT: "connection", Stage.MAIL: "sender", Stage.RCPT: "recipient", Stage.CONTENT: "message"}
 
 
 @app.callback()
@@ -41,7 +41,7 @@ def test(address: Annotated[str, typer.Argument(help="Who the test mail goes to.
     except ValueError as error:
         raise environment.fail("The test mail cannot be sent:", [str(error)]) from None
     try:
-        replies = asyncio.run(_send(settings, sender, recipient))
+        asyncio.run(_send(settings, sender, recipient))
     except MailError as error:
         _say(error.stage, f"{error.code or ''} {error.reply}".strip())
         raise environment.fail("Not accepted.", [_MEANING[type(error)]]) from None
@@ -49,7 +49,6 @@ def test(address: Annotated[str, typer.Argument(help="Who the test mail goes to.
         raise environment.fail("The built-in mailbox cannot be used:", [str(error)]) from None
     where = "the built-in mailbox: see /_mailbox/" if settings.smtp_url is None else "the relay"
     typer.secho(f"Accepted by {where}.", fg=typer.colors.GREEN)
-    assert replies
 
 
 def _sender(settings: Settings) -> str:
@@ -62,12 +61,12 @@ def _sender(settings: Settings) -> str:
             return site.mailbox(settings.mail_from)
         except ValueError as error:
             raise ValueError(f"DOORBELL_MAIL_FROM: {error}") from None
-    for sender in named + fallback:
-        return sender
-    raise ValueError("DOORBELL_MAIL_FROM is not set, and no site names a sender (mail.from)")
+    if not (senders := named + fallback):
+        raise ValueError("DOORBELL_MAIL_FROM is not set, and no site names a sender (mail.from)")
+    return senders[0]
 
 
-async def _send(settings: Settings, sender: str, recipient: str) -> list[Reply]:
+async def _send(settings: Settings, sender: str, recipient: str) -> None:
     content = Content(
         "A test from Doorbell",
         "This mail was sent by `doorbell mail test`. If you read it, mail works.",
@@ -84,7 +83,6 @@ async def _send(settings: Settings, sender: str, recipient: str) -> list[Reply]:
             await connection.quit()
     for reply in replies:
         _say(reply.stage, str(reply))
-    return replies
 
 
 async def _relay(settings: Settings, stack: AsyncExitStack) -> Relay:

@@ -72,9 +72,10 @@ def serve(
         ws="none",
     )
     server = _Server(config, settings)
-    # uvicorn drains on the first signal and then raises it again, for whoever had a handler before: us, to end with 0.
+    # uvicorn drains on the first signal and then raises it again, for whoever had a handler before. With its own one
+    # the process ends with 0, and a signal that comes before uvicorn listens for it is not lost.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, server.handle_exit)
     try:
         server.run()
     except SystemExit:

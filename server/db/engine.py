@@ -1,5 +1,6 @@
 """One database: opened with its schema up to date, one way to a transaction, one border for its errors."""
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -10,6 +11,7 @@ from sqlalchemy import event, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.util import await_only
 
 from server import log
 from server.db import migrate
@@ -71,6 +73,16 @@ class Database:
             await connection.exec_driver_sql("SELECT 1 FROM alembic_version")
 
 
+def _switch_to_wal(cursor: Any) -> None:
+    # Of several processes that switch a new file at once, some get SQLITE_BUSY without any waiting.
+    for pause in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5):
+        with suppress(sqlite3.OperationalError):
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        await_only(asyncio.sleep(pause))
+    cursor.execute("PRAGMA journal_mode=WAL")
+
+
 def _sqlite_engine(url: str) -> AsyncEngine:
     # One connection: SQLite has one writer anyway, and a queue in the process is fair and wakes at once, where its
     # own busy handler polls.
@@ -89,7 +101,8 @@ def _sqlite_engine(url: str) -> AsyncEngine:
         connection.isolation_level = None
         cursor = connection.cursor()
         # FULL: a commit is on the disk before the visitor is told so. WAL alone would default to less.
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        _switch_to_wal(cursor)
+        for pragma in ("synchronous=FULL", "foreign_keys=ON"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

@@ -100,7 +100,9 @@ def of(files: Mapping[str, Path]) -> Snapshot:
 
 
 def _answer(name: str, body: bytes) -> Answer:
-    media_type = _TYPES.guess_type(PurePosixPath(name).name)[0] or "application/octet-stream"
+    media_type, encoding = _TYPES.guess_type(PurePosixPath(name).name)
+    if media_type is None or encoding:  # a .tar.gz is sent as it lies there, not as a tar that is gzipped on the way
+        media_type = "application/octet-stream"
     if media_type.startswith("text/") or media_type in _TEXTUAL:
         media_type += "; charset=utf-8"
     return Answer(body, media_type, f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"')

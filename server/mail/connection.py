@@ -58,6 +58,10 @@ class Connection:
         self.relay = relay
         self.sent = 0
         self.opened_at = self.used_at = self.expires_at = 0.0
+        self.reused = False
+        """It has been idle since it was opened: the server may have closed it, and we not know yet."""
+        self.under_way = False
+        """The message is being sent and its reply not yet here: it may be accepted, whatever happens now."""
         self._in_step = False
         self._transport: asyncio.BaseTransport | None = None
         self._smtp = aiosmtplib.SMTP(
@@ -111,7 +115,7 @@ class Connection:
 
         Raises Refused, Deferred, Held or Uncertain. After Refused the connection is reset and may be clean again.
         """
-        self._in_step = False
+        self._in_step = self.under_way = False
         replies: list[Reply] = []
         stage = Stage.MAIL
         try:
@@ -123,8 +127,9 @@ class Connection:
             answer = await self._smtp.execute_command(b"DATA")
             if answer.code != 354:
                 raise aiosmtplib.SMTPDataError(answer.code, answer.message)
-            stage = Stage.CONTENT
+            stage, self.under_way = Stage.CONTENT, True
             replies.append(self._heard(stage, await self._content(message)))
+            self.under_way = False
         except FAULTS as error:
             await self._reset(error, stage)
             failure = translate(error, stage)

@@ -3,6 +3,7 @@
 The foreign errors of aiosmtplib, ssl and the sockets end here, in `translate`.
 """
 
+import re
 import ssl
 from enum import StrEnum
 
@@ -68,10 +69,18 @@ def translate(error: Exception, stage: Stage) -> MailError:
     return Uncertain(stage, None, words) if stage is Stage.CONTENT else Deferred(stage, None, words)
 
 
+# Said at RCPT or later, and still about us: not signed in (RFC 4954 section 6), or not allowed to send through here,
+# which many servers only tell once they know the recipient.
+_NOT_SIGNED_IN = (530, 534, 535, 538)
+_ABOUT_US = re.compile(
+    r"5\.7\.(0|8|9|11)\b|relay(ing)? (access )?(denied|not permitted|prohibited)|not permitted to relay", re.I
+)
+
+
 def _by_code(code: int, words: str, stage: Stage) -> MailError:
     if 400 <= code < 500:
         return Deferred(stage, code, words)
-    if stage in (Stage.CONNECT, Stage.MAIL):
+    if stage in (Stage.CONNECT, Stage.MAIL) or code in _NOT_SIGNED_IN or _ABOUT_US.search(words):
         return Held(stage, code, words)
     if 500 <= code < 600:
         return Refused(stage, code, words)

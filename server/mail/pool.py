@@ -134,6 +134,7 @@ class Pool:
     def _give_back(self, connection: Connection) -> None:
         self._leased.discard(connection)
         connection.used_at = asyncio.get_running_loop().time()
+        connection.reused = True  # not by comparing times: a loop's clock may stand still that long
         self._idle.append(connection)
         self._dismiss(self._sort(connection.used_at))
 

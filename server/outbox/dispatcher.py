@@ -11,6 +11,7 @@ from functools import partial
 
 from server import log
 from server.db import Database, DatabaseUnavailable
+from server.mail.connection import Reply
 from server.mail.errors import Deferred, Held, MailError, Refused, Stage, Uncertain, clean, loggable
 from server.mail.pool import Pool, PoolClosed
 from server.outbox import retry, store
@@ -171,9 +172,7 @@ class Dispatcher:
 
     async def _deliver(self, row: Claimed) -> None:
         try:
-            async with self._pool.lease() as smtp:
-                replies = await smtp.send(row.sender, row.recipient, row.message)
-            outcome, reply, pause = Outcome.SENT, str(replies[-1]), None
+            outcome, reply, pause = Outcome.SENT, str(await self._send(row)), None
             self._refused.pop(row.sender, None)
         except MailError as error:
             outcome, reply, pause = self._judge(row, error)
@@ -188,6 +187,22 @@ class Dispatcher:
         self._settling.add(settling)
         settling.add_done_callback(self._settling.discard)
         await asyncio.shield(settling)
+
+    async def _send(self, row: Claimed) -> Reply:
+        while True:
+            async with self._pool.lease() as smtp:
+                reused = smtp.reused
+                try:
+                    return (await smtp.send(row.sender, row.recipient, row.message))[-1]
+                except Deferred as error:
+                    # Servers close what lay idle, often just as the next mail begins: that says nothing about the mail.
+                    if not (reused and error.stage is Stage.MAIL and error.code in (None, 421)):
+                        raise
+                except asyncio.CancelledError:
+                    # We are closing, and then it is known: the mail may have been accepted.
+                    if not smtp.under_way:
+                        raise
+                    raise Uncertain(Stage.CONTENT, None, "stopped before the reply") from None
 
     def _judge(self, row: Claimed, error: MailError) -> tuple[Outcome, str, float | None]:
         if error.stage is Stage.CONNECT:

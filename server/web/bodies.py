@@ -60,10 +60,9 @@ def _pairs_of(body: bytes) -> list[tuple[str, str]]:
 
 
 def _flat(items: Iterable[tuple[str, str | UploadFile]]) -> dict[str, Any]:
+    """Each field once: the last, where a form has one twice (a hidden one before a checkbox)."""
     fields: dict[str, Any] = {}
     for name, value in items:
-        if name in fields:
-            raise Problem(400, f"The field {_shown(name)} is given twice.")
         if not isinstance(value, str):
             raise Problem(400, f"The field {_shown(name)} is a file; files are not taken.")
         fields[name] = value

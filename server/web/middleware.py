@@ -3,6 +3,7 @@
 Not BaseHTTPMiddleware: it buffers, slows every request, and has cancelled background tasks.
 """
 
+import asyncio
 import re
 import uuid
 from collections.abc import Callable
@@ -141,6 +142,13 @@ class Unexpected:
         except ClientDisconnect:
             # Gone before its body was here: nobody's fault, and nobody is left to answer.
             _log.info("request.abandoned", method=scope["method"])
+        except asyncio.CancelledError:
+            # The server stops, and this request has used up its grace time. It ends here with its task.
+            _log.warning("request.cut", method=scope["method"])
+            if not begun:
+                await respond(Problem(503, "The server is stopping.", headers={"retry-after": "5"}))(
+                    scope, receive, send
+                )
         except Exception:
             _log.exception("request.failed", method=scope["method"])
             if begun:

@@ -7,9 +7,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from server import log
 from server.db import DatabaseUnavailable
 from server.web.negotiation import prefers_html
 from server.web.pages import page
+
+_log = log.get(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -48,6 +51,7 @@ def of(error: Exception) -> Problem:
     if isinstance(error, HTTPException):
         return Problem(error.status_code, _detail(error), headers=error.headers)
     if isinstance(error, DatabaseUnavailable):
+        _log.error("request.database_unavailable", reason=str(error))
         return Problem(503, "We cannot write it down just now. Please try again soon.", headers={"retry-after": "30"})
     raise TypeError(error)
 

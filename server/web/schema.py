@@ -45,7 +45,7 @@ _FIELDS = {
     "type": "object",
     "required": ["site", "email"],
     "properties": {
-        "site": {"type": "string", "description": "The site's slug: the first segment of its path."},
+        "site": {"type": "string", "minLength": 1, "description": "The site's slug: the first segment of its path."},
         "email": {"type": "string", "format": "email", "maxLength": 254},
         "name": {"type": "string", "maxLength": 100},
     },

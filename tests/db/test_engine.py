@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
@@ -15,6 +16,7 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from server.db import Database, DatabaseUnavailable, engine
 from server.db.tables import outbox, signups
+from tests.conftest import eventually
 
 SIGNUP = {"site": "bikes", "email": "somebody@private.example", "fields": {"colour": "Red"}, "created_at": 1.0}
 
@@ -41,6 +43,12 @@ async def count(database: Database) -> int:
         return len((await connection.execute(select(signups))).all())
 
 
+async def assert_closed(database: Database) -> None:
+    """Closes it, and waits until the driver's threads have ended."""
+    await database.close()
+    await eventually(lambda: not any("_connection_worker_thread" in thread.name for thread in threading.enumerate()))
+
+
 async def add(database: Database) -> None:
     async with database.transaction() as connection:
         await connection.execute(insert(signups), SIGNUP)
@@ -64,7 +72,7 @@ async def test_opens_twice_and_keeps_what_is_there(database: Database) -> None:
     assert await count(database) == 1
 
 
-async def test_several_processes_open_a_new_database_at_once(tmp_path: Path) -> None:
+def test_several_processes_open_a_new_database_at_once(tmp_path: Path) -> None:
     program = (
         "import asyncio, sys\n"
         "from server.db import Database\n"
@@ -78,8 +86,12 @@ async def test_several_processes_open_a_new_database_at_once(tmp_path: Path) -> 
     )
     command = [sys.executable, "-c", program, url(tmp_path / "new.db")]
     started = [subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
-    ends = await asyncio.gather(*(asyncio.to_thread(process.communicate, "go\n", 60) for process in started))
-    assert [process.returncode for process in started] == [0] * 4, [error for _, error in ends]
+    for process in started:
+        assert process.stdin
+        process.stdin.write("go\n")  # they have imported everything, or soon will
+        process.stdin.flush()
+    errors = [process.communicate(timeout=60)[1] for process in started]
+    assert [process.returncode for process in started] == [0] * 4, errors
 
 
 @pytest.mark.parametrize(
@@ -194,7 +206,7 @@ async def test_cancelled_at_any_moment_leaves_no_lock(
         ends = await asyncio.gather(*tasks, return_exceptions=True)
         assert {type(end) for end in ends} <= {type(None), asyncio.CancelledError}
         await count(database)  # raises where the lock is still held
-    await database.close()
+    await assert_closed(database)
 
 
 # -- what can go wrong -------------------------------------------------------------------------------------------------
@@ -213,7 +225,7 @@ async def test_locked_database_is_unavailable_and_then_is_not(tmp_path: Path, mo
     other.execute("ROLLBACK")
     other.close()
     await add(database)
-    await database.close()
+    await assert_closed(database)
 
 
 async def test_file_that_is_no_database(tmp_path: Path) -> None:
@@ -221,7 +233,7 @@ async def test_file_that_is_no_database(tmp_path: Path) -> None:
     database = Database(url(tmp_path / "letter.txt"))
     with pytest.raises(DatabaseUnavailable, match=r"letter\.txt: file is not a database"):
         await database.open()
-    await database.close()
+    await assert_closed(database)
 
 
 async def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
@@ -229,14 +241,14 @@ async def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     database = Database(url(tmp_path / "file" / "data" / "doorbell.db"))
     with pytest.raises(DatabaseUnavailable, match="cannot be made"):
         await database.open()
-    await database.close()
+    await assert_closed(database)
 
 
 async def test_path_that_is_a_folder(tmp_path: Path) -> None:
     database = Database(url(tmp_path))
     with pytest.raises(DatabaseUnavailable, match="unable to open"):
         await database.open()
-    await database.close()
+    await assert_closed(database)
 
 
 async def test_full_disk_is_unavailable_and_loses_nothing_else(database: Database) -> None:
@@ -254,7 +266,7 @@ async def test_ping_of_a_database_without_its_schema(tmp_path: Path) -> None:
     database = Database(url(tmp_path / "empty.db"))
     with pytest.raises(DatabaseUnavailable, match="no such table"):
         await database.ping()
-    await database.close()
+    await assert_closed(database)
 
 
 async def test_mistakes_of_ours_are_not_the_databases(database: Database) -> None:
@@ -272,15 +284,6 @@ async def test_errors_do_not_tell_whose_row_it_was(database: Database) -> None:
         async with database.transaction() as connection:
             await connection.execute(insert(signups), SIGNUP | {"site": None})
     assert "somebody" not in str(caught.value)
-
-
-async def test_password_in_the_address_is_not_told(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("Dear Sir or Madam, " * 100)
-    database = Database(f"sqlite+aiosqlite://me:secret@/{tmp_path / 'file'}")
-    with pytest.raises(DatabaseUnavailable) as caught:
-        await database.open()
-    assert "secret" not in str(caught.value)
-    await database.close()
 
 
 async def test_process_ends_after_a_database_that_did_not_open(tmp_path: Path) -> None:
