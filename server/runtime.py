@@ -61,7 +61,8 @@ async def opened(steps: Iterable[Step]) -> AsyncIterator[None]:
                 await _call(step.open)
             except Exception as error:
                 reason = str(error) or type(error).__name__
-                _log.error("start.failed", step=step.name, reason=reason)
+                for line in reason.splitlines():
+                    _log.error("start.failed", step=step.name, reason=line)
                 raise StartupError(step.name, reason) from error
             stack.push_async_callback(_close, step)
         yield

@@ -76,7 +76,7 @@ def reception(site: Site, *, base_url: str, mail_from: str | None) -> Reception:
         raise SiteError([f"DOORBELL_MAIL_FROM: {error}"]) from None
     url = f"https://{site.hosts[0]}/" if site.hosts else f"{base_url}/{site.slug}/"
     made = Reception(site, form_model(site), Templates(site.emails), sender, url)
-    problems = []
+    problems = [f"{file}: is no template's name" for file in made.templates.strangers()]
     for full in (True, False):
         for kind, values in _values(made, _sample(made, full)).items():
             try:
@@ -220,7 +220,9 @@ def _telephone(value: str) -> str:
 
 def _number(value: object) -> object:
     number = str(value).strip()
-    if isinstance(value, bool) or not re.fullmatch(r"[+-]?[0-9]+([.,][0-9]+)?(e[+-]?[0-9]{1,3})?", number):
+    if isinstance(value, bool) or not re.fullmatch(
+        r"[+-]?([0-9]+([.,][0-9]+)?|[.,][0-9]+)([eE][+-]?[0-9]{1,3})?", number
+    ):
         raise ValueError("This is not a number.")
     return number
 

@@ -151,7 +151,7 @@ def test_env_file_is_read_and_the_environment_wins(tmp_path: Path) -> None:
 def test_unknown_variable_in_the_env_file(tmp_path: Path) -> None:
     env_file = tmp_path / ".env"
     env_file.write_text("DOORBELL_PROT=9001\n")
-    with pytest.raises(SettingsError, match="DOORBELL_PROT: .* did you mean DOORBELL_PORT"):
+    with pytest.raises(SettingsError, match=r"DOORBELL_PROT: .* did you mean DOORBELL_PORT"):
         load({}, env_file)
 
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from alembic.util import CommandError
 from sqlalchemy import event, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -18,8 +19,10 @@ from server.db import migrate
 
 _log = log.get(__name__)
 
-# How long a statement waits for another process that writes.
+# How long a statement waits for another process that writes, and a transaction for its turn in this one. Together they
+# stay well below what a visitor's browser waits.
 BUSY_SECONDS = 5
+TURN_SECONDS = 10
 
 
 class DatabaseUnavailable(Exception):
@@ -41,11 +44,15 @@ class Database:
         if self.url.database:
             folder = Path(self.url.database).parent
             try:
-                folder.mkdir(parents=True, exist_ok=True)
+                # What visitors wrote is nobody else's to read.
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
                 raise DatabaseUnavailable(f"{folder}: cannot be made: {error.strerror}") from error
-        async with self.transaction() as connection:
-            before, after = await connection.run_sync(migrate.upgrade)
+        try:
+            async with self.transaction() as connection:
+                before, after = await connection.run_sync(migrate.upgrade)
+        except CommandError as error:  # a revision that we do not have
+            raise DatabaseUnavailable(f"{self.url.database}: made by a newer version: {error}") from error
         if before != after:
             _log.info("database.migrated", before=before, after=after)
 
@@ -67,11 +74,6 @@ class Database:
             cause = error.orig if isinstance(error, DBAPIError) else error
             raise DatabaseUnavailable(f"{self.url.render_as_string(hide_password=True)}: {cause}") from error
 
-    async def ping(self) -> None:
-        """One round trip. Raises DatabaseUnavailable."""
-        async with self.transaction() as connection:
-            await connection.exec_driver_sql("SELECT 1 FROM alembic_version")
-
 
 def _switch_to_wal(cursor: Any) -> None:
     # Of several processes that switch a new file at once, some get SQLITE_BUSY without any waiting.
@@ -90,7 +92,7 @@ def _sqlite_engine(url: str) -> AsyncEngine:
         url,
         pool_size=1,
         max_overflow=0,
-        pool_timeout=30,
+        pool_timeout=TURN_SECONDS,
         connect_args={"timeout": BUSY_SECONDS},
         hide_parameters=True,  # the text of an error goes into the log, and an address must not
     )

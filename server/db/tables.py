@@ -80,8 +80,3 @@ class now(FunctionElement[float]):  # reads as the SQL function it is
 @compiles(now, "sqlite")
 def _sqlite_now(element: now, compiler: SQLCompiler, **kw: object) -> str:
     return "((julianday('now') - 2440587.5) * 86400.0)"
-
-
-@compiles(now)
-def _standard_now(element: now, compiler: SQLCompiler, **kw: object) -> str:
-    return "extract(epoch from clock_timestamp())"

@@ -20,7 +20,11 @@ _SUFFIXES = {".subject.txt": "subject", ".txt": "text", ".html": "html"}
 
 
 class TemplateProblem(Exception):
-    """A template that does not compile or render; says which file, which line and why."""
+    """A template that does not compile or render; `place` says which file and line, the message why too."""
+
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(f"{place}: {reason}")
+        self.place = place
 
 
 class _Folder(FileSystemLoader):
@@ -30,7 +34,7 @@ class _Folder(FileSystemLoader):
         except TemplateNotFound:  # an OSError too; the next folder may have it
             raise
         except (OSError, UnicodeDecodeError) as error:
-            raise TemplateProblem(f"{self.searchpath[0]}/{template}: {error}") from error
+            raise TemplateProblem(f"{self.searchpath[0]}/{template}", str(error)) from error
 
 
 def _environment(folders: list[Path]) -> Environment:
@@ -50,7 +54,15 @@ class Templates:
 
     def __init__(self, overrides: Path | None = None) -> None:
         self._built_in = _environment([BUILT_IN])
-        self._own = _environment([overrides, BUILT_IN]) if overrides and overrides.is_dir() else self._built_in
+        self._overrides = overrides if overrides and overrides.is_dir() else None
+        self._own = _environment([self._overrides, BUILT_IN]) if self._overrides else self._built_in
+
+    def strangers(self) -> list[Path]:
+        """Files that replace nothing, for a name may be misspelt. One that begins with `_` is a part of others."""
+        if self._overrides is None:
+            return []
+        known = {file.name for file in BUILT_IN.iterdir()}
+        return sorted(file for file in self._overrides.iterdir() if file.name not in known and file.name[0] not in "_.")
 
     def check(self, kind: str, sample: Mapping[str, object]) -> None:
         """Renders `kind` with `sample`. Raises TemplateProblem."""
@@ -64,7 +76,8 @@ class Templates:
         try:
             return _render(self._own, kind, values)
         except TemplateProblem as problem:
-            _log.error("template.failed", kind=kind, reason=str(problem))
+            # Not why: with real data the reason may hold some of it.
+            _log.error("template.failed", kind=kind, place=problem.place)
             return _render(self._built_in, kind, values)
 
 
@@ -77,11 +90,11 @@ def _render(environment: Environment, kind: str, values: Mapping[str, object]) -
         except TemplateProblem:
             raise
         except TemplateError as error:
-            raise TemplateProblem(f"{_place(name, error)}: {error.message}") from error
+            raise TemplateProblem(_place(name, error), error.message or type(error).__name__) from error
         except Exception as error:  # a template is code: it may fail in any way
-            raise TemplateProblem(f"{_place(name, error)}: {error}") from error
+            raise TemplateProblem(_place(name, error), str(error)) from error
     if not (subject := one_line(made["subject"])):
-        raise TemplateProblem(f"{environment.get_template(f'{kind}.subject.txt').filename}: renders to nothing")
+        raise TemplateProblem(str(environment.get_template(f"{kind}.subject.txt").filename), "renders to nothing")
     return Content(subject, made["text"], made["html"])
 
 

@@ -211,6 +211,8 @@ class Dispatcher:
                 self._trip(error)
             return Outcome.HELD, str(error), None
         outcome = _OUTCOMES[type(error)]
+        if error.stage is not Stage.MAIL:
+            self._refused.pop(row.sender, None)
         if outcome is Outcome.HELD:
             self._refused[row.sender] = error
             return outcome, str(error), retry.HELD_SECONDS

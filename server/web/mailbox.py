@@ -59,7 +59,8 @@ async def html(key: str, runtime: Running) -> Response:
     mail = await _mail(runtime, key)
     if mail.html is None:
         raise Problem(404, "This mail has no HTML part.")
-    return HTMLResponse(mail.html, headers={"content-security-policy": _SANDBOX, "cache-control": "no-store"})
+    body = mail.html.encode("utf-8", "replace")
+    return HTMLResponse(body, headers={"content-security-policy": _SANDBOX, "cache-control": "no-store"})
 
 
 @router.api_route("/{key}/source", methods=_READ)

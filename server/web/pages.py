@@ -43,4 +43,5 @@ def page(
     html = _environment.get_template(template).render({**values, "site": site, "nonce": nonce})
     csp = f"{_POLICY}; style-src 'self' 'nonce-{nonce}'{'; ' + policy if policy else ''}"
     ours = {"content-security-policy": csp, "cache-control": "no-store"}
-    return HTMLResponse(html, status, {**ours, **(headers or {})})
+    # replace: a mail that is shown may hold half a surrogate pair, which has no UTF-8
+    return HTMLResponse(html.encode("utf-8", "replace"), status, {**ours, **(headers or {})})

@@ -128,3 +128,10 @@ def test_broken_template_says_why_without_what_the_visitor_wrote(tmp_path: Path)
 def test_unknown_kind_is_a_problem() -> None:
     with pytest.raises(TemplateProblem, match="nonsense"):
         Templates().check("nonsense", VALUES)
+
+
+def test_misspelt_template_is_a_stranger(tmp_path: Path) -> None:
+    for name in ("welcom.html", "welcome.txt", "_part.html", ".hidden"):
+        (tmp_path / name).write_text("x")
+    assert Templates(tmp_path).strangers() == [tmp_path / "welcom.html"]
+    assert Templates(tmp_path / "none").strangers() == []

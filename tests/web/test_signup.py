@@ -102,7 +102,7 @@ async def test_own_thank_you_page(settings: Settings) -> None:
     toml.write_text(
         toml.read_text().replace("[signup.fields.colour]", '[signup]\nthanks = "merci/"\n[signup.fields.colour]')
     )
-    with pytest.raises(StartupError, match="signup.thanks: there is no page merci/"):
+    with pytest.raises(StartupError, match=r"signup\.thanks: there is no page merci/"):
         async with running(create_app(settings)):
             pass
     page = settings.sites_dir / "bikes" / "public" / "merci" / "index.html"
