@@ -333,6 +333,16 @@ def drip(code: int) -> Act:
     return act
 
 
+def late(seconds: float, code: int) -> Act:
+    """Says this after a while."""
+
+    async def act(session: Session) -> None:
+        await asyncio.sleep(seconds)
+        await session.say(code, "AUTH PLAIN" if code == 250 else "at last")
+
+    return act
+
+
 def cut_after(size: int) -> Act:
     """At `body`: reads so many bytes of the message and ends the connection."""
 

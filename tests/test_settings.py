@@ -161,3 +161,40 @@ def test_env_file_missing(tmp_path: Path) -> None:
 
 def test_command_line_wins() -> None:
     assert load({"DOORBELL_PORT": "9002"}, env_file=None, overrides={"port": "9003"}).port == 9003
+
+
+def test_nothing_is_expanded_in_the_env_file(tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text("DOORBELL_SMTP_URL='smtp://me:p$HOME${X}@mail.example.com'\n")
+    smtp = load({"HOME": "/root"}, env_file).smtp_url
+    assert smtp is not None
+    assert smtp.password == "p$HOME${X}"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"PORT=1\nDOORBELL_SMTP_URL smtps://mail.example.com\n", r"line 2: must look like NAME=value"),
+        (b"DOORBELL_PORT\n", r"line 1: must look like NAME=value"),
+        (b"DOORBELL_MAIL_FROM=J\xf6rg <j@example.com>\n", r"cannot be read"),
+    ],
+)
+def test_env_file_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes, says: str) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_bytes(content)
+    with pytest.raises(SettingsError, match=says):
+        load({}, env_file)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("DOORBELL_BASE_URL", "https://käse.example"),
+        ("DOORBELL_DATA_DIR", "what?"),
+        ("DOORBELL_DATABASE_URL", "sqlite+aiosqlite:///:memory:"),
+        ("DOORBELL_DATABASE_URL", "sqlite+aiosqlite:///"),
+    ],
+)
+def test_value_that_could_not_work_is_refused(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=variable):
+        load({variable: value}, env_file=None)

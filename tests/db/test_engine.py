@@ -60,7 +60,7 @@ async def add(database: Database) -> None:
 async def test_opens_where_there_is_no_folder_yet(tmp_path: Path) -> None:
     database = Database(url(tmp_path / "a" / "b" / "doorbell.db"))
     await database.open()
-    await database.ping()
+    await count(database)
     await database.close()
 
 
@@ -79,7 +79,6 @@ def test_several_processes_open_a_new_database_at_once(tmp_path: Path) -> None:
         "async def main():\n"
         "    database = Database(sys.argv[1])\n"
         "    await database.open()\n"
-        "    await database.ping()\n"
         "    await database.close()\n"
         "sys.stdin.readline()\n"
         "asyncio.run(main())\n"
@@ -221,7 +220,7 @@ async def test_locked_database_is_unavailable_and_then_is_not(tmp_path: Path, mo
     with pytest.raises(DatabaseUnavailable, match="locked"):
         await add(database)
     with pytest.raises(DatabaseUnavailable, match="locked"):
-        await database.ping()
+        await count(database)
     other.execute("ROLLBACK")
     other.close()
     await add(database)
@@ -262,10 +261,10 @@ async def test_full_disk_is_unavailable_and_loses_nothing_else(database: Databas
     assert await count(database) == 1
 
 
-async def test_ping_of_a_database_without_its_schema(tmp_path: Path) -> None:
+async def test_database_without_its_schema(tmp_path: Path) -> None:
     database = Database(url(tmp_path / "empty.db"))
     with pytest.raises(DatabaseUnavailable, match="no such table"):
-        await database.ping()
+        await count(database)
     await assert_closed(database)
 
 

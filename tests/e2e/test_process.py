@@ -1,7 +1,9 @@
 """The promise, on the real process: a signup that got a 2xx is mailed, whatever happens to the process."""
 
 import signal
+import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -157,3 +159,27 @@ def test_a_third_site_is_a_folder(server: Server, sites: Path) -> None:
     form = {"site": "third", "email": "visitor@example.com"}
     assert httpx.post(f"{server.url}/signup", json=form).status_code == 202
     wait_until(lambda: recipients(server) == Counter({"visitor@example.com": 1}))
+
+
+def test_stops_when_told_so_at_any_moment_of_its_start(server: Server) -> None:
+    for tenth in range(1, 12):
+        process = server.launch()
+        time.sleep(tenth / 10)
+        process.terminate()
+        assert process.wait(timeout=30) in (0, -signal.SIGTERM)
+
+
+def test_data_is_for_its_owner_only(server: Server) -> None:
+    server.start()
+    assert server.data.stat().st_mode & 0o077 == 0
+
+
+def test_request_that_never_ends_does_not_hold_up_the_stop(server: Server) -> None:
+    server.start()
+    with socket.create_connection(("127.0.0.1", server.port)) as slow:
+        slow.sendall(b"POST /signup HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
+        slow.sendall(b"Content-Length: 100\r\n\r\n{")
+        wait_until(lambda: httpx.get(f"{server.url}/healthz").status_code == 200)
+        assert server.end() == 0
+        assert slow.recv(100).startswith(b"HTTP/1.1 503 ")
+    assert "Traceback" not in server.log

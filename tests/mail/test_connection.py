@@ -23,6 +23,7 @@ from tests.smtpd import (
     drip,
     farewell,
     hang,
+    late,
     reply,
     reset,
 )
@@ -302,6 +303,14 @@ async def test_server_that_dribbles_for_ever_has_one_limit_for_all_of_it(smtpd: 
     smtpd.on("greeting", drip(220))
     smtpd.on("ehlo", dribble)
     assert type(await open_failure(smtpd.relay(timeout=0.5))) is Held
+
+
+async def test_server_that_is_slow_at_every_step_has_one_limit_for_all_of_them(smtpd: Smtpd) -> None:
+    smtpd.extensions.append("AUTH PLAIN")
+    for step, code in (("greeting", 220), ("ehlo", 250), ("auth", 235)):
+        smtpd.on(step, late(0.4, code))
+    error = await open_failure(smtpd.relay(timeout=0.5, username="me", password="secret"))
+    assert (type(error), error.code) == (Held, None)
 
 
 async def test_open_that_is_refused_says_so_without_the_password(smtpd: Smtpd) -> None:

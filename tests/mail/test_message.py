@@ -154,6 +154,7 @@ def test_subject_is_read_as_it_was_written(subject: str) -> None:
 @example("(comment)")
 @example("é" * 200)
 @example("a" * 61)
+@example("word " * 300)
 def test_sender_name_is_read_as_it_was_written(name: str) -> None:
     message = composed(name=name)
     assert_well_formed(message)

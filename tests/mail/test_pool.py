@@ -1,6 +1,7 @@
 """The pool's limits, what it reuses and what it does not, and that opening and closing never hang."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from server.mail.connection import Connection, Relay
 from server.mail.errors import Deferred, Held, Refused, Stage
 from server.mail.pool import Limits, Pool, PoolClosed
 from tests.conftest import eventually
-from tests.smtpd import Act, Smtpd, accept_and_close, close, dribble, farewell, hang, reply
+from tests.smtpd import Act, Certificates, Smtpd, accept_and_close, close, dribble, farewell, hang, reply
 
 MESSAGE = b"Subject: Hello\r\n\r\nHow are you?\r\n"
 
@@ -302,6 +303,26 @@ async def test_connect_that_ends_after_close_leaves_nothing_open(smtpd: Smtpd) -
             await sending
     await eventually(lambda: smtpd.open == 0)
     assert pool.stats()["leased"] == 0 and smtpd.mails == []
+
+
+async def test_connection_that_the_kernel_made_and_that_comes_about_after_close(certificates: Certificates) -> None:
+    """It cannot be cut before: until TLS is agreed there is nothing to cut."""
+    smtpd = Smtpd(certificates=certificates)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        smtpd.port = listener.getsockname()[1]
+        pool = Pool(smtpd.relay(tls="tls"))
+        await pool.open(wait_seconds=0.01)
+        sending = asyncio.create_task(send(pool))
+        await eventually(lambda: pool.stats()["leased"] == 2)
+        await asyncio.sleep(0.1)
+        await pool.close()
+        listener.setblocking(False)
+        server = await asyncio.start_server(smtpd.serve, sock=listener, ssl=certificates.server)
+        with pytest.raises(PoolClosed):
+            await sending
+        await eventually(lambda: smtpd.open == 0)
+        server.close()
+    assert smtpd.mails == []
 
 
 async def test_close_does_not_wait_for_a_server_that_hangs(smtpd: Smtpd) -> None:

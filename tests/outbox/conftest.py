@@ -28,9 +28,10 @@ def mail(recipient: str, sender: str = "site@here.example") -> Message:
 
 
 @asynccontextmanager
-async def opened(path: Path) -> AsyncIterator[Database]:
+async def opened(path: Path, migrate: bool = True) -> AsyncIterator[Database]:
     database = Database(f"sqlite+aiosqlite:///{path}")
-    await database.open()
+    if migrate:
+        await database.open()
     try:
         yield database
     finally:

@@ -366,12 +366,13 @@ async def test_database_that_is_away_for_a_while_delays_mail(
     monkeypatch.setattr(engine, "BUSY_SECONDS", 0.05)
     path = database.url.database
     assert path
-    async with opened(Path(path)) as impatient, office(impatient, smtpd) as one:
-        await add(database, "a@x.example")
-        async with locked(database):
-            one.dispatcher.wake()
-            await asyncio.sleep(0.3)
-            assert smtpd.mails == []
+    await add(database, "a@x.example")
+    lock = locked(database)
+    await lock.__aenter__()
+    async with opened(Path(path), migrate=False) as impatient, office(impatient, smtpd) as one:
+        await asyncio.sleep(0.3)
+        assert smtpd.mails == []
+        await lock.__aexit__(None, None, None)
         await eventually(lambda: one.all_are("sent"))
     assert len(smtpd.mails) == 1
 
@@ -440,7 +441,10 @@ async def test_close_with_a_relay_that_hangs_gives_the_leases_back(database: Dat
 async def test_close_does_not_forget_a_250_that_was_heard(
     database: Database, smtpd: Smtpd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The grace time ends while the reply is being written down."""
+    """The grace time ends while the reply still waits to be written down."""
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.05)
+    path = database.url.database
+    assert path
     lock = locked(database)
 
     async def accept_and_lock(session: Session) -> None:
@@ -449,14 +453,44 @@ async def test_close_does_not_forget_a_250_that_was_heard(
         await session.say(250, "kept")
 
     smtpd.on("dot", accept_and_lock)
-    async with office(database, smtpd) as one:
-        await one.post("a@x.example")
-        await eventually(lambda: len(smtpd.mails) == 1 and one.pool.stats()["leased"] == 0)
-        closing = asyncio.create_task(one.dispatcher.close(0.05))
-        await asyncio.sleep(0.3)
+    async with opened(Path(path)) as impatient, office(impatient, smtpd) as one:
+        await add(database, "a@x.example")
+        await eventually(lambda: len(smtpd.mails) == 1)
+        await asyncio.sleep(0.3)  # the first attempt to settle fails
         await lock.__aexit__(None, None, None)
+        await one.dispatcher.close(0.01)
+        [row] = await rows(database)
+    assert (row.state, row.reply) == ("sent", "250 kept")
+
+
+async def test_close_begins_nothing_that_was_just_claimed(database: Database, smtpd: Smtpd) -> None:
+    go_on = asyncio.Event()
+
+    async def slow(session: Session) -> None:
+        await go_on.wait()
+        await session.say(250, "at last")
+
+    smtpd.on("rcpt", slow)
+    assert database.url.database
+    other = sqlite3.connect(database.url.database, isolation_level=None)
+    await add(database, "later@x.example")
+    await run(database, "UPDATE outbox SET due_at = due_at + 3600")
+    async with office(database, smtpd, timeout=60) as one:
+        await one.post("now@x.example")
+        await eventually(lambda: smtpd.commands["RCPT"] == 1)
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("UPDATE outbox SET due_at = 0 WHERE id = 1")
+        one.dispatcher.wake()
+        await asyncio.sleep(0.2)  # it waits for the lock, to claim
+        closing = asyncio.create_task(one.dispatcher.close(30))
+        await asyncio.sleep(0)
+        other.execute("COMMIT")
+        other.close()
+        await asyncio.sleep(0.2)
+        go_on.set()
         await closing
-        assert await one.states() == ["sent"]
+    assert await one.outcomes() == {"later@x.example": None, "now@x.example": "sent"}
+    assert smtpd.commands["MAIL"] == 1
 
 
 async def test_close_while_the_breaker_is_open_is_quick(database: Database, smtpd: Smtpd) -> None:
