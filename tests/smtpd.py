@@ -338,7 +338,7 @@ def late(seconds: float, code: int) -> Act:
 
     async def act(session: Session) -> None:
         await asyncio.sleep(seconds)
-        await session.say(code, "AUTH PLAIN" if code == 250 else "at last")
+        await session.say(code, "at last", *(session.server.extensions if code == 250 else []))
 
     return act
 

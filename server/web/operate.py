@@ -22,7 +22,7 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz", summary="Does everything work?", **READINESS)
+@router.get("/readyz", summary="Does everything work?", dependencies=[Operator], **READINESS)
 @router.api_route("/readyz", methods=_READ, include_in_schema=False, dependencies=[Operator])
 async def readyz(runtime: Running) -> JSONResponse:
     """Database, relay, and what waits. 503 only when signups cannot be kept; held mail is told, and is no failure."""

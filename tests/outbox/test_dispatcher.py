@@ -243,17 +243,19 @@ async def test_sign_in_that_is_refused_holds_everything(database: Database, smtp
         await eventually(lambda: one.all_are("sent"))
 
 
-async def test_relay_that_goes_away_between_two_mails(database: Database, smtpd: Smtpd) -> None:
+@pytest.mark.parametrize("act", [close, farewell(), reply(554)])
+async def test_relay_that_goes_away_between_two_mails(database: Database, smtpd: Smtpd, act: Act) -> None:
     async with office(database, smtpd) as one:
         await one.post("a@x.example")
         await eventually(lambda: one.all_are("sent"))
-        rule = smtpd.on("greeting", close)
+        rule = smtpd.on("greeting", act)
         await smtpd.stop()
         await one.post("b@x.example")
         await eventually(lambda: one.dispatcher.breaker.open)
         smtpd.rules.remove(rule)
         await eventually(lambda: one.all_are("sent"))
         assert one.arrived() == ["a@x.example", "b@x.example"]
+        assert {row.attempts for row in await rows(database)} == {1}
 
 
 async def test_relay_that_was_down_at_the_start_and_comes_up(database: Database) -> None:
