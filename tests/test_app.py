@@ -380,10 +380,11 @@ async def test_fault_is_logged_once_with_its_id(settings: Settings) -> None:
     assert "marker" not in said.getvalue()
 
 
-async def test_failed_start_is_one_line_that_says_which(settings: Settings) -> None:
+async def test_failed_start_has_a_line_for_each_reason(settings: Settings) -> None:
     (settings.sites_dir / "bikes" / "site.toml").write_text(SITE_TOML.replace("title", "titel"))
     with logging_json() as said:
         await refused(settings)
-    (line,) = [line for line in lines(said) if line["level"] == "error"]
-    assert (line["event"], line["step"]) == ("start.failed", "sites")
-    assert "titel: unknown key" in line["reason"]
+    found = [line for line in lines(said) if line["level"] == "error"]
+    assert [(line["event"], line["step"]) for line in found] == [("start.failed", "sites")] * 2
+    assert "title: Field required" in found[0]["reason"]
+    assert "titel: unknown key" in found[1]["reason"]

@@ -195,5 +195,5 @@ def test_mailbox_shows_the_mail_and_runs_nothing_in_it(browser: Browser, real_si
 def test_docs_draw_without_inline_script(browser: Browser, real_sites: Server) -> None:
     page, wrong = page_of(browser, javascript=True)
     page.goto(f"{real_sites.url}/docs")
-    expect(page.get_by_role("button", name="POST /signup")).to_be_visible()
+    expect(page.get_by_role("button", name="POST /signup Sign up")).to_be_visible()
     assert wrong == []
