@@ -162,6 +162,7 @@ class Connection:
         if not complete or getattr(error, "code", 0) == 421 or not self._smtp.is_connected:
             self.abort()
             return
+        self.under_way = False
         try:
             await self._smtp.rset()
             self._in_step = True

@@ -20,6 +20,8 @@ _UTF8.header_encoding = QP
 
 # Unquoted (RFC 5322 section 3.2.3): what a header reader takes for one address, and the same that the envelope has.
 _ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9.-]+")
+_UNFIT = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_JOINERS = "\u200c\u200d"  # part of words in Persian and Hindi, and of emoji
 _FOLDED = re.compile(r"[ -~]*(\r\n[ \t]+[!-~][ -~]*)*")
 
 
@@ -82,8 +84,8 @@ def compose(
 
 
 def one_line(text: str) -> str:
-    """Text fit for a header: no control, format or separator characters, spaces collapsed, NFC."""
-    plain = "".join(" " if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} else char for char in text)
+    """Text fit for a header: no control, format or separator characters but joiners, spaces collapsed, NFC."""
+    plain = "".join(" " if unicodedata.category(char) in _UNFIT and char not in _JOINERS else char for char in text)
     return unicodedata.normalize("NFC", " ".join(plain.split()))
 
 

@@ -279,3 +279,10 @@ def test_odd_but_plain_addresses_are_taken(address: str) -> None:
 def test_domain_that_no_header_may_hold_is_refused(domain: str) -> None:
     with pytest.raises(ValueError):
         compose(Content("a", "b", "c"), sender="hello@x.example", recipient="visitor@x.example", domain=domain)
+
+
+def test_joiners_stay_in_words_and_emoji() -> None:
+    assert (
+        one_line("می\u200cخواهم \N{WOMAN}\u200d\N{PERSONAL COMPUTER}\u202e")
+        == "می\u200cخواهم \N{WOMAN}\u200d\N{PERSONAL COMPUTER}"
+    )
