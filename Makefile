@@ -12,7 +12,7 @@ install-dev: $(VENV)/.installed-dev
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "Doorbell needs Python 3.11 or newer, and '$(PYTHON)' is not. Name one that is: make PYTHON=... $(MAKECMDGOALS)" >&2; exit 1; }
+	  echo "Doorbell needs Python 3.11 or newer; '$(PYTHON)' is older, or missing. Name another: make PYTHON=... $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { \
 	  echo "Could not make $(VENV). On Debian and Ubuntu: apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }
 
