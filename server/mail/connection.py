@@ -57,7 +57,7 @@ class Connection:
     def __init__(self, relay: Relay) -> None:
         self.relay = relay
         self.sent = 0
-        self.opened_at = self.used_at = self.expires_at = 0.0
+        self.used_at = self.expires_at = 0.0
         self.reused = False
         """It has been idle since it was opened: the server may have closed it, and we not know yet."""
         self.under_way = False

@@ -169,7 +169,7 @@ class Pool:
             raise
         self.fault = None
         now = asyncio.get_running_loop().time()
-        connection.opened_at = connection.used_at = now
+        connection.used_at = now
         # Jitter: connections opened together must not all end together.
         connection.expires_at = now + self.limits.lifetime_seconds * random.uniform(0.9, 1.1)
         return connection

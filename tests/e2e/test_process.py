@@ -1,5 +1,6 @@
 """The promise, on the real process: a signup that got a 2xx is mailed, whatever happens to the process."""
 
+import shutil
 import signal
 import socket
 import threading
@@ -167,6 +168,19 @@ def test_stops_when_told_so_at_any_moment_of_its_start(server: Server) -> None:
         time.sleep(tenth / 10)
         process.terminate()
         assert process.wait(timeout=30) in (0, -signal.SIGTERM)
+
+
+def test_killed_at_any_moment_of_its_first_start(server: Server) -> None:
+    for tenth in range(3, 12):
+        process = server.launch()
+        time.sleep(tenth / 10)
+        process.kill()
+        process.wait()
+        if tenth % 3:
+            shutil.rmtree(server.data, ignore_errors=True)  # else what was half made must do
+    server.start()
+    assert server.sign_up("visitor@example.com").status_code == 202
+    wait_until(delivered(server, ["visitor@example.com"]))
 
 
 def test_data_is_for_its_owner_only(server: Server) -> None:

@@ -1,10 +1,12 @@
 """The OpenAPI document: that it is one, that it is true, and that the API keeps to it."""
 
 import json
+import re
 from html.parser import HTMLParser
 from typing import Any
 
 import httpx
+import jsonschema_rs
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given
@@ -127,6 +129,20 @@ async def test_example_of_a_database_that_is_away_is_what_is_answered(
     content = document["paths"]["/signup"]["post"]["requestBody"]["content"]
     answer = await client.post("/signup", json=content["application/json"]["example"])
     assert (answer.status_code, answer.json()) == (503, example(document, 503))
+
+
+async def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    named = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
+    assert named == set(schemas)
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 415, 422, 503])
+async def test_example_of_each_error_fits_its_schema(document: dict[str, Any], status: int) -> None:
+    content = document["paths"]["/signup"]["post"]["responses"][str(status)]["content"]["application/problem+json"]
+    jsonschema_rs.validate(content["schema"], content["example"])
+    with pytest.raises(jsonschema_rs.ValidationError):
+        jsonschema_rs.validate(content["schema"], {**content["example"], "errors": "none"})
 
 
 async def test_document_hides_what_is_no_api(document: dict[str, Any]) -> None:
