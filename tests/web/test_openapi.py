@@ -20,6 +20,9 @@ from tests.conftest import REPOSITORY, alter, rows
 
 FORM = "application/x-www-form-urlencoded"
 
+# The app runs in a thread beside the strategies, and draws its jitter from `random`: they blame each other for it.
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module:Warning")
+
 
 @pytest.fixture
 def environ(environ: dict[str, str]) -> dict[str, str]:
