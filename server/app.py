@@ -1,5 +1,7 @@
 """The whole program on one screen: sites, routes, middleware, mounts and the lifespan that opens and closes it all."""
 
+import asyncio
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,54 +13,93 @@ from types import MappingProxyType
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from server import __version__, hosting, signup, site
-from server.hosting import Hosting, Snapshot, SnapshotError
+from server import __version__, hosting, log, signup, site
+from server.hosting import Cache, Hosting, Published, Shelf, SnapshotError, Source, progress
 from server.runtime import Runtime, Step, opened
 from server.settings import Settings
 from server.signup import Reception
-from server.site import Site, SiteError
+from server.site import RESERVED_SLUGS, Site, SiteError
 from server.web import mailbox, operate, problems
 from server.web import signup as signup_routes
-from server.web.middleware import BodyLimit, RequestId, SecurityHeaders, Timing, Unexpected
+from server.web.middleware import SECURITY_HEADERS, BodyLimit, RequestId, SecurityHeaders, Timing, Unexpected
 from server.web.pages import STATIC
+
+_log = log.get(__name__)
 
 BODY_LIMIT = 64 * 1024
 
-# Outermost first: a request passes them downwards, its response upwards.
-MIDDLEWARE = [
-    Middleware(Timing),
-    Middleware(RequestId),
-    Middleware(BodyLimit, limit=BODY_LIMIT),
-    Middleware(SecurityHeaders),
-    Middleware(Unexpected),
-]
+# What the API answers on the host of a site too; the rest is the operator's.
+PUBLIC = frozenset({"signup", "thanks", "confirm", "unsubscribe", "healthz", "_doorbell"})
 
 
 @dataclass(frozen=True, slots=True)
 class Sites:
     """Everything that comes from files, built at once and swapped as one: by slug, what a signup needs of each site;
-    by first path segment, what is hosted there."""
+    and what is hosted, by host and path."""
 
     receptions: Mapping[str, Reception]
-    mounts: Mapping[str, Snapshot]
+    published: Published
 
 
-def load_sites(settings: Settings) -> Sites:
-    """Reads every site, its files and its templates. Raises SiteError with every problem of all of them."""
+class Current:
+    """The sites that are served now. They are swapped whole, and only here: a request sees the old ones or the new."""
+
+    sites: Sites
+    published: Published
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._loading = asyncio.Lock()
+
+    async def load(self) -> None:
+        """Reads them in a thread. Raises SiteError; what was served is served on."""
+        cache = Cache(self._settings.data_dir / "cache")
+        async with self._loading:
+            self.sites = await asyncio.to_thread(load_sites, self._settings, cache)
+            self.published = self.sites.published
+        if cache.fault:
+            _log.warning("hosting.not_compressed", reason=cache.fault)
+
+    async def reload(self) -> None:
+        """The same while they are served: an error is logged, line by line."""
+        try:
+            await self.load()
+        except SiteError as error:
+            for line in error.problems:
+                _log.error("sites.kept", reason=line)
+        else:
+            _log.info("sites.loaded", sites=len(self.sites.receptions), bytes_in_memory=self.published.held)
+
+
+def load_sites(settings: Settings, cache: Cache | None = None) -> Sites:
+    """Reads every site, its files and its templates. Raises SiteError with every problem of all of them.
+
+    Without a `cache` nothing is compressed.
+    """
     found, problems = site.load_all(settings.sites_dir)
     receptions: dict[str, Reception] = {}
-    mounts: dict[str, Snapshot] = {"_doorbell": hosting.of(_own_files())}
+    sources = [_own_files()]
     for one in found.values():
         sender = _fallback_sender(settings, one)
         try:
             receptions[one.slug] = signup.reception(one, base_url=settings.base_url, mail_from=sender)
-            mounts[one.slug] = hosting.load(one.public)
-            problems += _dead_links(one, mounts[one.slug])
+            sources.append(hosting.read(one.slug, one.public, one.hosts, one.spa))
         except (SiteError, SnapshotError) as error:
             problems += error.problems
+    try:
+        published = hosting.publish(
+            sources,
+            Shelf(cache, settings.cache_mb * 2**20, progress.on(sys.stderr)),
+            defaults=SECURITY_HEADERS,
+            reserved=RESERVED_SLUGS,
+            public=PUBLIC,
+        )
+        problems += [problem for one in found.values() for problem in _dead_links(one, published)]
+    except SnapshotError as error:
+        problems += error.problems
     if problems:
         raise SiteError(list(dict.fromkeys(problems)))
-    return Sites(MappingProxyType(receptions), MappingProxyType(mounts))
+    return Sites(MappingProxyType(receptions), published)
 
 
 def _fallback_sender(settings: Settings, one: Site) -> str | None:
@@ -69,31 +110,31 @@ def _fallback_sender(settings: Settings, one: Site) -> str | None:
     return f'"{quote(one.title)}" <noreply@localhost>'
 
 
-def _dead_links(one: Site, snapshot: Snapshot) -> list[str]:
+def _dead_links(one: Site, published: Published) -> list[str]:
     """Pages that the site's site.toml sends visitors to, and that are not there."""
     thanks = one.signup.thanks
-    if thanks is None or snapshot.look_up(thanks):
+    if thanks is None or f"/{one.slug}/{thanks}".encode() in published.default.entries:
         return []
     return [f"{one.folder / 'site.toml'}: signup.thanks: there is no page {thanks} in {one.public}"]
 
 
-def _own_files() -> dict[str, Path]:
+def _own_files() -> Source:
     """What the server ships for pages: its own static files, and Swagger UI's from its package."""
     swagger = Path(str(files("fastapi_swagger") / "resources"))
     ours = {file.name: file for file in STATIC.iterdir()}
-    return ours | {f"docs/{name}": swagger / name for name in ("swagger-ui-bundle.js", "swagger-ui.css")}
+    ours |= {f"docs/{name}": swagger / name for name in ("swagger-ui-bundle.js", "swagger-ui.css")}
+    # After an update pages must not go on with the script of before.
+    return Source("_doorbell", ours, headers=hosting.headers("/*\n  Cache-Control: no-cache", STATIC))
 
 
 def create_app(settings: Settings) -> FastAPI:
     """The application. Nothing is opened before its lifespan begins."""
     runtime = Runtime(settings)
-
-    def open_sites() -> None:
-        app.state.sites = load_sites(settings)
+    current = Current(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with opened([Step("sites", open_sites), *runtime.steps()]):
+        async with opened([Step("sites", current.load), *runtime.steps()]):
             yield
 
     app = FastAPI(
@@ -101,7 +142,15 @@ def create_app(settings: Settings) -> FastAPI:
         version=__version__,
         summary="Signups for the sites that are hosted here.",
         lifespan=lifespan,
-        middleware=MIDDLEWARE,
+        # Outermost first: a request passes them downwards, its response upwards. What is hosted needs only the first.
+        middleware=[
+            Middleware(Timing),
+            Middleware(Hosting, serving=current),
+            Middleware(RequestId),
+            Middleware(BodyLimit, limit=BODY_LIMIT),
+            Middleware(SecurityHeaders),
+            Middleware(Unexpected),
+        ],
         # The built-in ones load their assets from elsewhere, with inline script.
         docs_url=None,
         redoc_url=None,
@@ -109,6 +158,7 @@ def create_app(settings: Settings) -> FastAPI:
         # A redirect of the router's would repeat the Host header.
         redirect_slashes=False,
     )
+    app.state.current = current
     app.state.runtime = runtime
     app.state.wake = runtime.wake
     app.state.ops = settings.ops
@@ -117,6 +167,4 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(routes)
     for failure in problems.FAILURES:
         app.add_exception_handler(failure, problems.handle)
-    # Whatever is no route is a page of a site, or nothing.
-    app.router.default = Hosting(lambda: app.state.sites.mounts)
     return app

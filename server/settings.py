@@ -120,6 +120,7 @@ class Settings(BaseModel):
     mail_from: str | None = None
     ops: Literal["private", "public"] = "private"
     index: Switch = True
+    cache_mb: Annotated[int, Field(ge=0, le=2**20)] = 256
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     access_log: Switch = False

@@ -11,6 +11,7 @@ import uvicorn
 
 from server.app import create_app
 from server.cli import environment
+from server.hosting.lane import Watch
 from server.settings import Settings
 
 # Seconds that open requests get when the server stops; what is in flight in the outbox has its own grace time after.
@@ -33,7 +34,7 @@ class _Server(uvicorn.Server):
 
 def _greeting(app: object, settings: Settings) -> str:
     base = settings.base_url
-    sites = app.state.sites.receptions.values()  # type: ignore[attr-defined]
+    sites = app.state.current.sites.receptions.values()  # type: ignore[attr-defined]
     lines = ["", "  Doorbell is ready. Open:", "", f"    {base}/"]
     lines += [f"    {base}/{one.site.slug}/".ljust(48) + one.site.title for one in sites]
     if settings.smtp_url is None:
@@ -57,8 +58,10 @@ def serve(
     logging.getLogger("uvicorn.error").addFilter(_quiet)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     logging.getLogger("uvicorn.access").setLevel(logging.INFO)
+    app = create_app(settings)
+    watch = Watch(app.state.current)
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         host=settings.host,
         port=settings.port,
         lifespan="on",
@@ -68,7 +71,8 @@ def serve(
         # The peer is who it is; whom to believe about a client is decided elsewhere.
         proxy_headers=False,
         timeout_graceful_shutdown=REQUEST_GRACE,
-        http="httptools",
+        http=watch.protocol,  # type: ignore[arg-type]
+        timeout_keep_alive=int(watch.limits.idle_seconds),
         ws="none",
     )
     server = _Server(config, settings)

@@ -1,6 +1,11 @@
 """Static sites: files become finished answers at start, and a request is a look-up. Knows no SQL and no mail."""
 
 from server.hosting.asgi import Hosting
-from server.hosting.snapshot import Snapshot, SnapshotError, load, of
+from server.hosting.files import SnapshotError
+from server.hosting.origin import Published, Serving, publish
+from server.hosting.rules import headers
+from server.hosting.shelf import Shelf
+from server.hosting.source import Source, read
+from server.hosting.variants import Cache
 
-__all__ = ["Hosting", "Snapshot", "SnapshotError", "load", "of"]
+__all__ = ["Cache", "Hosting", "Published", "Serving", "Shelf", "SnapshotError", "Source", "headers", "publish", "read"]

@@ -1,78 +1,123 @@
-"""Snapshots under their mounts, as an ordinary ASGI app. GET and HEAD, with ETags."""
+"""What is hosted, as an ordinary ASGI application: for any server, and for what the lane hands on."""
 
-from collections.abc import Callable, Mapping
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterable
+from functools import lru_cache
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.hosting.snapshot import Answer, Redirect, Snapshot
+from server import log
+from server.hosting.origin import Serving
+from server.hosting.resource import Answer, Body, Fields, Part, refused
+from server.hosting.shelf import stamp
+
+_log = log.get(__name__)
 
 Headers = list[tuple[bytes, bytes]]
 
-_NOT_FOUND = Answer(
-    b'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width">\n'
-    b'<meta name="color-scheme" content="light dark">\n<title>Not found</title>\n'
-    b"<h1>Not found</h1>\n<p>There is no page at this address.</p>\n</html>\n",
-    "text/html; charset=utf-8",
-    "",
-)
-_ALLOW = (b"allow", b"GET, HEAD")
+_NO_HOST: Answer = refused(400, b"", b"", b"A request names its host, and exactly once.\n")
+_GONE: Answer = refused(503, b"cache-control: no-store\r\n", b"retry-after: 30\r\n", b"This file is being replaced.\n")
+# Bytes of a file that are in memory at a time, for each request.
+PIECE = 256 * 1024
 
 
 class Hosting:
-    """Answers from the snapshots that `mounts` has at the time, by first path segment."""
+    """Answers what is published at the time, and passes on to `app` what is not hosted."""
 
-    def __init__(self, mounts: Callable[[], Mapping[str, Snapshot]]) -> None:
-        self._mounts = mounts
+    def __init__(self, app: ASGIApp, serving: Serving) -> None:
+        self.app = app
+        self._serving = serving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            raise RuntimeError(f"no {scope['type']} here")
-        status, headers, body = self._respond(scope)
-        if status != 304:  # there it would have to be that of the 200 (RFC 9110 section 8.6)
-            headers.append((b"content-length", b"%d" % len(body)))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
-
-    def _respond(self, scope: Scope) -> tuple[int, Headers, bytes]:
-        raw = scope.get("raw_path") or scope["path"].encode("utf-8", "replace")
-        target = raw.decode("latin-1").partition("?")[0]
-        mount, slash, path = target.removeprefix("/").partition("/")
-        snapshot = self._mounts().get(mount)
-        if snapshot is None:
-            return _missing(None)
-        found = snapshot.look_up(path) if slash else Redirect(f"{mount}/")
-        if found is None:
-            return _missing(snapshot.not_found)
-        if scope["method"] not in ("GET", "HEAD"):
-            return (
-                405,
-                [_ALLOW, (b"content-type", b"text/plain; charset=utf-8")],
-                b"Only GET and HEAD are answered here.\n",
-            )
-        if isinstance(found, Redirect):
-            return _moved(found, scope["query_string"])
-        return _ok(found, scope["headers"])
+            return await self.app(scope, receive, send)
+        fields = joined(scope["headers"])
+        entry, query = self._serving.published.find(_target(scope), fields)
+        if entry is None and not _names_host(fields, scope["http_version"]):
+            return await _send(send, _NO_HOST)
+        if entry is None:
+            return await self.app(scope, receive, send)
+        answer = entry.respond(scope["method"].encode("latin-1"), fields, query)
+        parts = _parts(answer) if answer[2].__class__ is not bytes else []
+        await _send(send, answer if not parts or await asyncio.to_thread(_is_there, parts) else _GONE)
 
 
-def _missing(page: Answer | None) -> tuple[int, Headers, bytes]:
-    page = page or _NOT_FOUND
-    return 404, [(b"content-type", page.media_type.encode()), (b"cache-control", b"no-cache")], page.body
+def _names_host(fields: Fields, version: str) -> bool:
+    """Exactly one Host; before HTTP/1.1 it may be missing (RFC 9112 section 3.2)."""
+    return b"," not in fields.get(b"host", b"" if version == "1.0" else b",")
 
 
-def _moved(redirect: Redirect, query: bytes) -> tuple[int, Headers, bytes]:
-    # Relative, by last segment: it can never name another host. "./" keeps a colon from reading as a scheme.
-    location = b"./" + redirect.location.encode("ascii") + (b"?" + query if query else b"")
-    return 308, [(b"location", location)], b""
+def joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Header fields by name; those of one name are one list (RFC 9110 section 5.3)."""
+    fields = dict(headers)
+    if len(fields) != len(headers):  # type: ignore[arg-type]
+        fields = {}
+        for name, value in headers:
+            fields[name] = fields[name] + b", " + value if name in fields else value
+    return fields
 
 
-def _ok(answer: Answer, headers: Headers) -> tuple[int, Headers, bytes]:
-    ours: Headers = [(b"etag", answer.etag.encode()), (b"cache-control", b"no-cache")]
-    if _matches(answer.etag, [value for name, value in headers if name == b"if-none-match"]):
-        return 304, ours, b""
-    return 200, [(b"content-type", answer.media_type.encode()), *ours], answer.body
+def _target(scope: Scope) -> bytes:
+    raw: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "replace")
+    # Some servers put the query there too.
+    return raw.partition(b"?")[0] + b"?" + scope["query_string"] if scope["query_string"] else raw
 
 
-def _matches(etag: str, conditions: list[bytes]) -> bool:
-    """If-None-Match: a list, weak comparison, or any (RFC 9110 section 13.1.2)."""
-    tags = [tag.strip().removeprefix("W/") for value in conditions for tag in value.decode("latin-1").split(",")]
-    return etag in tags or "*" in tags
+async def _send(send: Send, answer: Answer) -> None:
+    status, blocks, body = answer
+    headers: Headers = []
+    for block in blocks:
+        headers += fields_of(block)
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    if body.__class__ is not bytes:
+        async for piece in _pieces(body if isinstance(body, list) else [body]):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        body = b""
+    await send({"type": "http.response.body", "body": body})
+
+
+@lru_cache(maxsize=8192)
+def fields_of(block: bytes) -> Headers:
+    """The header fields in a block of a head, without its status line."""
+    lines = block.split(b"\r\n")[:-1]
+    return [(name, value) for name, _, value in (line.partition(b": ") for line in lines) if value]
+
+
+def _parts(answer: Answer) -> list[Part]:
+    bodies = answer[2] if isinstance(answer[2], list) else [answer[2]]
+    return [body for body in bodies if isinstance(body, Part)]
+
+
+def _is_there(parts: list[Part]) -> bool:
+    """Whether the files are still those that were published."""
+    try:
+        changed = [part.file for part in parts if stamp(os.stat(part.file)) != part.stamp]
+    except OSError as error:
+        changed = [str(error.filename)]
+    for file in changed:
+        _log.error("hosting.file_changed", file=file, reason="it is not the one that was published; reload")
+    return not changed
+
+
+async def _pieces(bodies: list[Body]) -> AsyncIterator[bytes]:
+    for body in bodies:
+        if isinstance(body, Part):
+            async for piece in _read(body):
+                yield piece
+        else:
+            for start in range(0, len(body), PIECE):
+                yield bytes(body[start : start + PIECE])
+
+
+async def _read(part: Part) -> AsyncIterator[bytes]:
+    """A part of a file, in pieces. Raises OSError where it has become another: the answer is cut off, and not half of
+    each."""
+    with await asyncio.to_thread(open, part.file, "rb") as file:
+        number = file.fileno()
+        for start in range(0, part.length, PIECE):
+            length = min(PIECE, part.length - start)
+            piece = await asyncio.to_thread(os.pread, number, length, part.offset + start)
+            if len(piece) != length or stamp(os.fstat(number)) != part.stamp:
+                raise OSError(f"{part.file}: has changed since it was published")
+            yield piece

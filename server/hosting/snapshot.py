@@ -1,156 +1,168 @@
-"""A folder, read once into an immutable table of what can be asked for and what is answered.
+"""A source under its mount as an immutable table from path to finished answer. What is not in it does not exist."""
 
-What is not in the table does not exist, so no path can lead out of the folder.
-"""
-
-import hashlib
-import mimetypes
-import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from types import MappingProxyType
-from urllib.parse import quote, unquote_to_bytes
 
-# A table of our own, not the machine's: it differs between machines (on Windows a registry calls .js text/plain).
-_TYPES = mimetypes.MimeTypes(filenames=())
-for _type, _suffix in (
-    ("text/javascript", ".js"),
-    ("text/javascript", ".mjs"),
-    ("application/manifest+json", ".webmanifest"),
-    ("image/avif", ".avif"),
-    ("image/webp", ".webp"),
-    ("image/x-icon", ".ico"),
-    ("font/woff", ".woff"),
-    ("font/woff2", ".woff2"),
-    ("text/markdown", ".md"),
-):
-    _TYPES.add_type(_type, _suffix)
-_TEXTUAL = ("application/json", "application/manifest+json", "application/xml", "image/svg+xml")
+from server.hosting import html
+from server.hosting.files import SnapshotError
+from server.hosting.pages import ONE_HOUR, REVALIDATED, Page, Press, address, text
+from server.hosting.paths import canonical
+from server.hosting.resource import Entry, ErrorPage, Fields, Moved, lines
+from server.hosting.rules import Redirect
+from server.hosting.source import Source
 
-# Rules for the host, not pages of the site.
-_NEVER = frozenset({"_headers", "_redirects"})
-
-
-class SnapshotError(Exception):
-    """A folder that cannot be published; `problems` has a line each, naming the file."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A finished answer. `etag` is strong, by content, with its quotes (RFC 9110 section 8.8.3)."""
-
-    body: bytes
-    media_type: str
-    etag: str
-
-
-@dataclass(frozen=True, slots=True)
-class Redirect:
-    """The same, one slash further. `location` is relative."""
-
-    location: str
+# Without one, a browser keeps a permanent redirect for as long as it likes.
+_CACHING = {301: ONE_HOUR, 308: ONE_HOUR}
+_PERMANENT = 308
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a site answers, by path below its root: percent-encoded, no leading slash, "" for its first page."""
+    """`entries` by target, from the host's root. `missing` has the 404 pages by folder, deepest first."""
 
-    table: Mapping[str, Answer | Redirect]
-    not_found: Answer | None
+    entries: Mapping[bytes, Entry]
+    rules: "Rules"
+    navigation: Entry | None
+    missing: tuple[tuple[str, Entry], ...]
 
-    def look_up(self, path: str) -> Answer | Redirect | None:
-        """The answer to `path`, as it stood in the request (still encoded), or None."""
-        return self.table.get(path) or self.table.get(_canonical(path) or "\0")
+    def miss(self, path: str | None, fields: Fields) -> Entry:
+        """What is answered where nothing is: what a rule says, the page of a single-page app, or the nearest 404 page.
 
-    def __len__(self) -> int:
-        return len(self.table)
-
-
-def load(folder: Path) -> Snapshot:
-    """Everything below `folder` that is published. Raises SnapshotError with every file that cannot be."""
-    return of(_files(folder))
-
-
-def of(files: Mapping[str, Path]) -> Snapshot:
-    """A snapshot of the given files by their path. Raises SnapshotError."""
-    table: dict[str, Answer | Redirect] = {}
-    problems = []
-    for name, file in files.items():
-        try:
-            answer = _answer(name, file.read_bytes())
-        except OSError as error:
-            problems.append(f"{file}: cannot be read: {error.strerror}")
-            continue
-        path = quote(name)
-        table[path] = answer
-        folder, _, last = path.rpartition("/")
-        if last == "index.html":
-            table[f"{folder}/" if folder else ""] = answer
-            if folder:
-                table.setdefault(folder, Redirect(f"{folder.rpartition('/')[2]}/"))
-    if problems:
-        raise SnapshotError(problems)
-    missing = table.get("404.html")
-    return Snapshot(MappingProxyType(table), missing if isinstance(missing, Answer) else None)
+        `path` is canonical, from the source's root; None stands for what is no path at all.
+        """
+        if path is not None:
+            if (found := self.rules.answer(path)) is not None:
+                return found
+            if self.navigation is not None and _navigates(fields):
+                return self.navigation
+        return next(page for folder, page in self.missing if (path or "/").startswith(folder))
 
 
-def _answer(name: str, body: bytes) -> Answer:
-    media_type, encoding = _TYPES.guess_type(PurePosixPath(name).name)
-    if media_type is None or encoding:  # a .tar.gz is sent as it lies there, not as a tar that is gzipped on the way
-        media_type = "application/octet-stream"
-    if media_type.startswith("text/") or media_type in _TEXTUAL:
-        media_type += "; charset=utf-8"
-    return Answer(body, media_type, f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"')
+def _navigates(fields: Fields) -> bool:
+    """Is it a page for a person? A script or a style that is HTML makes a white page."""
+    mode = fields.get(b"sec-fetch-mode")
+    return b"text/html" in fields.get(b"accept", b"").lower() if mode is None else mode == b"navigate"
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    root = folder.resolve()
-    found: dict[str, Path] = {}
-    problems = []
-    for name, file in _walk(folder, PurePosixPath()):
-        # os.path and not the methods of Path: they raise where a link leads to itself or a folder is locked.
-        if not Path(os.path.realpath(file)).is_relative_to(root):
-            problems.append(f"{_printable(file)}: is a link that leads out of the site")
-        elif not os.path.isfile(file):
-            problems.append(f"{_printable(file)}: is no file, or cannot be read")
-        elif _printable(file) != str(file):
-            problems.append(f"{_printable(file)}: has a name that is not UTF-8")
-        else:
-            found[name] = file
-    if problems:
-        raise SnapshotError(problems)
-    return found
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """The pages of a source, by the path of their file, where they are mounted: `base` has both its slashes."""
+
+    press: Press
+    source: Source
+    pages: Mapping[str, Page]
+    base: str
+
+    def snapshot(self, nowhere: Entry) -> Snapshot:
+        """The table. `nowhere` answers where the source has no 404 page. Raises SnapshotError."""
+        rules = Rules(self, tuple((rule, self._fixed(rule)) for rule in self.source.redirects))
+        found = {path: rules.answer(path, forced=True) or entry for path, entry in self._own().items()}
+        for rule in self.source.redirects:
+            # What needs no pattern is a look-up like every other; an earlier pattern that matches comes first here too.
+            literal = rule.source.literal
+            if literal is not None and literal not in found and (entry := rules.answer(literal)) is not None:
+                found[literal] = entry
+        entries = {(self.base[:-1] + path).encode("ascii"): entry for path, entry in found.items()}
+        if self.base != "/":
+            entries[self.base[:-1].encode("ascii")] = self._moved(f".{self.base}")
+        return Snapshot(entries, rules, self._navigation(), (*self._missing(), ("/", nowhere)))
+
+    def page(self, target: str) -> Page | None:
+        """The page that a local target names, by its file or by its address."""
+        path = canonical(re.split("[?#]", target)[0]) or ""
+        if path.endswith("/"):
+            return self.pages.get(path + "index.html")
+        return self.pages.get(path) or self.pages.get(path + ".html")
+
+    def elsewhere(self, page: Page) -> Page:
+        """The page as it is answered at other addresses than its own: there too its relative links hold."""
+        if not page.is_html:
+            return page
+        folder = self.base[:-1] + page.path.rpartition("/")[0] + "/"
+        return self.press.rewritten(page, html.rooted(text(page), folder))
+
+    def error(self, page: Page, status: int) -> Entry:
+        """The page with an error's status: found at any depth, and asked for again each time."""
+        return ErrorPage.of(status, page.resource, {**page.fields, "cache-control": REVALIDATED})
+
+    def redirect(self, rule: Redirect, target: str) -> Entry | None:
+        """What `rule` answers where its target comes out as `target`; None for a page that is not there."""
+        if 300 <= rule.status < 400:
+            location = self.base[:-1] + target if rule.local else target
+            return self._moved(location, rule.status)
+        page = self.page(target)
+        if page is None:
+            return None
+        return page.resource if rule.status == 200 else self.error(page, rule.status)
+
+    def _fixed(self, rule: Redirect) -> Entry | None:
+        """The answer of a rule whose target is the same for all paths."""
+        if ":" in rule.target.replace("://", ""):
+            return None
+        if 300 <= rule.status < 400:
+            return self.redirect(rule, rule.target)
+        page = self.page(rule.target)
+        if page is None:
+            raise SnapshotError([f"{self.source.name}: _redirects: there is no page {rule.target}"])
+        page = self.elsewhere(page)
+        return page.resource if rule.status == 200 else self.error(page, rule.status)
+
+    def _own(self) -> dict[str, Entry]:
+        """The pages at their addresses, and the ways that lead there."""
+        found: dict[str, Entry] = {}
+        for path, page in self.pages.items():
+            if not _is_error_page(path):
+                found[path if address(path) in self.pages else address(path)] = page.resource
+        for path in self.pages:
+            if not _is_error_page(path):
+                for other, location in _detours(path):
+                    found.setdefault(other, self._moved(location))
+        return found
+
+    def _moved(self, location: str, status: int = _PERMANENT) -> Moved:
+        caching = {"cache-control": _CACHING.get(status, REVALIDATED)}
+        return Moved(status, location.encode("ascii"), lines({**self.press.defaults, **caching}))
+
+    def _navigation(self) -> Entry | None:
+        return self.elsewhere(self.pages["/index.html"]).resource if self.source.spa else None
+
+    def _missing(self) -> Iterator[tuple[str, Entry]]:
+        for path in sorted(filter(_is_error_page, self.pages), key=len, reverse=True):
+            yield path.removesuffix("404.html"), self.error(self.elsewhere(self.pages[path]), 404)
 
 
-def _printable(file: Path) -> str:
-    return os.fsencode(file).decode("utf-8", "replace")
+def _is_error_page(path: str) -> bool:
+    # It has no address of its own: asked for by name, it is a missing page like every other.
+    return path.endswith("/404.html")
 
 
-def _walk(folder: Path, below: PurePosixPath) -> Iterator[tuple[str, Path]]:
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        raise SnapshotError([f"{folder}: cannot be read: {error.strerror}"]) from None
-    for entry in entries:
-        name = below / entry.name
-        if entry.name.startswith(".") and entry.name != ".well-known":
-            continue
-        if os.path.isdir(entry) and not entry.is_symlink():
-            yield from _walk(entry, name)
-        elif str(name) not in _NEVER:
-            yield str(name), entry
+def _detours(path: str) -> Iterator[tuple[str, str]]:
+    """Other ways to ask for a file, each with the relative reference that leads from there to its address."""
+    folder, _, last = path.rpartition("/")
+    if last == "index.html":
+        yield path, "./"
+        if folder:
+            yield folder, f"./{folder.rpartition('/')[2]}/"
+    elif address(path) != path:
+        yield path, f"./{last.removesuffix('.html')}"
 
 
-def _canonical(path: str) -> str | None:
-    """The one spelling that the table uses. An encoded slash is no slash; what is not UTF-8 is nowhere."""
-    if "%2f" in path.lower():
-        return None
-    try:
-        return quote(unquote_to_bytes(path).decode("utf-8"))
-    except UnicodeDecodeError:
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The redirects under a mount, each with its answer where that is always the same."""
+
+    mount: Mount
+    table: tuple[tuple[Redirect, Entry | None], ...]
+
+    def answer(self, path: str, *, forced: bool = False) -> Entry | None:
+        """What the first rule that matches says: of all, or of those alone that are stronger than a file."""
+        for rule, fixed in self.table:
+            if forced and not rule.force:
+                continue
+            captured = rule.source.match(path)
+            if captured is None:
+                continue
+            if (entry := fixed or self.mount.redirect(rule, rule.resolve(captured))) is not None:
+                return entry
         return None

@@ -16,7 +16,7 @@ _FORWARDING = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-
 
 
 def _receptions(request: Request) -> Mapping[str, Reception]:
-    found: Mapping[str, Reception] = request.app.state.sites.receptions
+    found: Mapping[str, Reception] = request.app.state.current.sites.receptions
     return found
 
 

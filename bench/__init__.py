@@ -1,0 +1,1 @@
+"""Benches: a script for each claim, which measures Doorbell against its peers in one run and prints the ratios."""

@@ -1,0 +1,69 @@
+"""What issue 3 wants, and whether this run reached it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from bench.rounds import Results
+from bench.scale import PAGES, Memory, Start, many_key
+
+# scenario and server, over scenario and server, at least this
+_RATIOS = (
+    ("12 KB page / nginx", ("page", "lane"), ("page", "nginx"), 1.2),
+    ("12 KB page / StaticFiles", ("page", "lane"), ("page", "staticfiles"), 40.0),
+    ("negotiated page / nginx", ("negotiated", "lane"), ("negotiated", "nginx"), 1.1),
+    ("304 / nginx", ("304", "lane"), ("304", "nginx"), 0.9),
+    ("80 KB image / nginx", ("image", "lane"), ("image", "nginx"), 1.0),
+    ("5 MB file / nginx", ("film", "lane"), ("film", "nginx"), 1.2),
+    ("1 KB range / nginx", ("range", "lane"), ("range", "nginx"), 1.0),
+    ("hosting/asgi.py / constant bytes with the same header", ("page", "asgi"), ("page", "bare"), 0.85),
+    ("hosting/asgi.py / constant bytes with two header fields", ("page", "asgi"), ("page", "bare-2"), None),
+    ("100,000 files / 10 files", (many_key(100_000), "lane"), (many_key(10), "lane"), 0.9),
+    ("100,000 files / 10 files, nginx", (many_key(100_000), "nginx"), (many_key(10), "nginx"), None),
+)
+_START, _MEMORY = 3.0, 1.2
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A line of the list. `reached` is None where it was not measured, or nothing is wanted."""
+
+    what: str
+    wanted: str
+    got: str
+    reached: bool | None
+
+    def as_json(self) -> dict[str, Any]:
+        """For the results."""
+        return {"what": self.what, "wanted": self.wanted, "got": self.got, "reached": self.reached}
+
+
+def goals(results: Results, start: Start | None, memory: Memory | None) -> list[Goal]:
+    """The whole list."""
+    return [*_ratios(results), _start(start), _memory(memory)]
+
+
+def _ratios(results: Results) -> Iterator[Goal]:
+    for what, above, below, least in _RATIOS:
+        ratio = results.ratio(above, below)
+        wanted = "for comparison" if least is None else f"≥ {least:g}"
+        reached = None if ratio is None or least is None else ratio >= least
+        yield Goal(what, wanted, "–" if ratio is None else f"{ratio:.2f}", reached)
+
+
+def _start(start: Start | None) -> Goal:
+    what, wanted = f"start with {PAGES:,} files, warm cache", f"≤ {_START:g} s"
+    if start is None:
+        return Goal(what, wanted, "–", None)
+    seconds = median(start.seconds)
+    return Goal(what, wanted, f"{seconds:.2f} s", seconds <= _START)
+
+
+def _memory(memory: Memory | None) -> Goal:
+    what, wanted = f"memory with {PAGES:,} files / cached bytes", f"≤ {_MEMORY:g}"
+    if memory is None:
+        return Goal(what, wanted, "–", None)
+    large, empty, cached = (round(size / 2**20) for size in (memory.large, memory.empty, memory.cached))
+    got = f"{memory.ratio:.2f} ({large} - {empty} MB, for {cached} MB)"
+    return Goal(what, wanted, got, memory.ratio <= _MEMORY)

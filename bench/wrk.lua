@@ -1,0 +1,28 @@
+-- For wrk: says at the end what happened, on one line of JSON. With arguments COUNT and PREFIX it asks in turn for
+-- each of the files of a large site, in an order that no cache can guess.
+local requests, next_one = {}, 0
+
+function init(args)
+  local count, prefix = tonumber(args[1]), args[2]
+  if not count then
+    return
+  end
+  local step = 7919 -- a prime that divides no count in use, so that every file has its turn
+  for n = 0, count - 1 do
+    local number = (n * step) % count
+    requests[n] = wrk.format(nil, string.format("%sd%03d/f%06d.txt", prefix, math.floor(number / 1000), number))
+  end
+  request = function()
+    local found = requests[next_one]
+    next_one = (next_one + 1) % count
+    return found
+  end
+end
+
+function done(summary)
+  local errors = summary.errors
+  print(string.format(
+    'BENCH {"requests": %.0f, "microseconds": %.0f, "bytes": %.0f, "refused": %d, "connect": %d, "read": %d, "write": %d, "timeout": %d}',
+    summary.requests, summary.duration, summary.bytes,
+    errors.status, errors.connect, errors.read, errors.write, errors.timeout))
+end

@@ -1,0 +1,83 @@
+"""How far a long piece of work is: a bar on a terminal, plain lines elsewhere, nothing where it is soon over."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TextIO
+
+Report = Callable[[int], None]
+"""Takes how many are done so far; to be called about twice a second also where nothing has changed."""
+Progress = Callable[[int], AbstractContextManager[Report]]
+"""Takes how many there are to do; stands around the work."""
+
+Clock = Callable[[], float]
+
+_PATIENCE = 1.0  # seconds of work that nobody needs to hear of
+_EVERY = 5.0  # seconds between two lines
+
+
+@contextmanager
+def silent(total: int) -> Iterator[Report]:
+    """Progress that nobody sees."""
+    yield lambda done: None
+
+
+def on(stream: TextIO, clock: Clock = time.monotonic) -> Progress:
+    """Progress on `stream`, normally standard error: the bar where that is a terminal, else the lines."""
+
+    def progress(total: int) -> AbstractContextManager[Report]:
+        terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
+        return _bar(stream, clock, total) if terminal else _lines(stream, clock, total)
+
+    return progress
+
+
+@contextmanager
+def _lines(stream: TextIO, clock: Clock, total: int) -> Iterator[Report]:
+    started = clock()
+    due = started + _PATIENCE
+    seen = 0
+
+    def report(done: int) -> None:
+        nonlocal due, seen
+        seen = done
+        if done < total and clock() >= due:
+            print(f"Compressing {done:,} of {total:,} files", file=stream, flush=True)
+            due = clock() + _EVERY
+
+    yield report
+    if clock() - started >= _PATIENCE:
+        print(f"Compressed {seen:,} of {total:,} files in {clock() - started:.0f} s", file=stream, flush=True)
+
+
+@contextmanager
+def _bar(stream: TextIO, clock: Clock, total: int) -> Iterator[Report]:
+    due = clock() + _PATIENCE
+    advance: Report | None = None
+
+    with ExitStack() as shown:
+
+        def report(done: int) -> None:
+            nonlocal advance
+            if advance is None and done < total and clock() >= due:
+                advance = shown.enter_context(_rich(stream, total))
+            if advance is not None:
+                advance(done)
+
+        yield report
+
+
+@contextmanager
+def _rich(stream: TextIO, total: int) -> Iterator[Report]:
+    # Imported here: it takes longer than a warm start's whole look into the cache, where no bar is shown.
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    text = TextColumn("Compressing {task.completed:,.0f} of {task.total:,.0f} files")
+    # No redirection: it would exchange sys.stdout and sys.stderr under threads that are writing to them.
+    columns = (text, BarColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(file=stream), redirect_stdout=False, redirect_stderr=False) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda done: bar.update(task, completed=done)

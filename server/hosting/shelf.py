@@ -1,0 +1,140 @@
+"""The contents of files, each once: in memory as far as the budget goes, else where they lie on the disk."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from server.hosting.files import SnapshotError
+from server.hosting.progress import Progress, silent
+from server.hosting.resource import Part
+from server.hosting.variants import Cache, Variant, VariantError
+
+# Files are taken smallest first, so that what is left for the disk is few and large.
+Sizes = list[tuple[int, Path]]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A content in one coding. `digest` is of these very bytes."""
+
+    coding: bytes
+    digest: str
+    size: int
+    body: bytes | Part
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The bytes of a file, and of its variants, smallest first. `modified` is in Unix seconds."""
+
+    identity: Encoded
+    modified: float
+    variants: tuple[Encoded, ...] = ()
+
+
+def digest(body: bytes) -> str:
+    """What names a content: 12 bytes, strong enough for an ETag and short."""
+    return _digest(body).hexdigest()
+
+
+def _digest(body: bytes = b"") -> "hashlib.blake2b":
+    return hashlib.blake2b(body, digest_size=12)
+
+
+@dataclass
+class Shelf:
+    """Takes files in. `budget` is in bytes, variants included; `held` is how many are in memory."""
+
+    cache: Cache | None
+    budget: int
+    progress: Progress = silent
+    held: int = 0
+    _known: dict[str, Encoded] = field(default_factory=dict)
+
+    def take(self, files: Mapping[Path, bool]) -> dict[Path, Content]:
+        """Reads every file; the flag says whether compressing can help. Raises SnapshotError with all that fail."""
+        contents: dict[Path, Content] = {}
+        problems: list[str] = []
+        for _, path in _by_size(files, problems):
+            try:
+                contents[path] = self._read(path)
+            except OSError as error:
+                problems.append(_unreadable(path, error))
+        if problems:
+            raise SnapshotError(problems)
+        return self._with_variants(files, contents)
+
+    def _read(self, path: Path) -> Content:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            room = self.held + status.st_size <= self.budget
+            found = self._whole(file) if room else _left(file, path, status)
+        known = self._known.setdefault(found.digest, found)
+        if known is found and isinstance(found.body, bytes):
+            self.held += found.size
+        return Content(known, status.st_mtime)
+
+    def _whole(self, file: BinaryIO) -> Encoded:
+        body = file.read()
+        return Encoded(b"identity", digest(body), len(body), body)
+
+    def _with_variants(self, files: Mapping[Path, bool], contents: dict[Path, Content]) -> dict[Path, Content]:
+        if self.cache is None:
+            return contents
+        wanted = {contents[path].identity.digest: path for path, helps in files.items() if helps}
+        made = self.cache.variants(wanted, self.progress)
+        self.cache.prune({content.identity.digest for content in contents.values()})
+        loaded = {digest: tuple(filter(None, map(self._variant, made[digest]))) for digest in wanted}
+        return {
+            path: Content(content.identity, content.modified, loaded.get(content.identity.digest, ()))
+            for path, content in contents.items()
+        }
+
+    def _variant(self, variant: Variant) -> Encoded | None:
+        """None for one that the disk has spoilt: it is made again at the next start."""
+        try:
+            if self.held + variant.length <= self.budget:
+                self.held += variant.length
+                return Encoded(variant.coding, variant.digest, variant.length, variant.read())
+            variant.verify()
+            part = Part(str(variant.file), variant.offset, variant.length, stamp(os.stat(variant.file)))
+        except (OSError, VariantError):
+            return None
+        return Encoded(variant.coding, variant.digest, variant.length, part)
+
+
+def read(body: bytes | Part) -> bytes:
+    """All of a body, for what is small. Raises OSError."""
+    if not isinstance(body, Part):
+        return body
+    with open(body.file, "rb") as file:
+        file.seek(body.offset)
+        return file.read(body.length)
+
+
+def stamp(status: os.stat_result) -> tuple[int, int, int]:
+    """What tells that a file is still the one that was read: its inode, size and time of change."""
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _by_size(files: Iterable[Path], problems: list[str]) -> Sizes:
+    found = []
+    for path in files:
+        try:
+            found.append((os.stat(path).st_size, path))
+        except OSError as error:
+            problems.append(_unreadable(path, error))
+    return sorted(found)
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    return f"{path}: cannot be read: {error.strerror}"
+
+
+def _left(file: BinaryIO, path: Path, status: os.stat_result) -> Encoded:
+    """A content that stays on the disk: read in pieces, for its digest only."""
+    body = Part(str(path), 0, status.st_size, stamp(status))
+    return Encoded(b"identity", hashlib.file_digest(file, _digest).hexdigest(), status.st_size, body)  # type: ignore[arg-type]
