@@ -7,6 +7,7 @@ those that keep the server waiting.
 
 import asyncio
 import math
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from time import perf_counter_ns
 from typing import Any
+from urllib.parse import quote, unquote
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -31,15 +33,21 @@ _SLICE = 4096
 # Bodies from here on are sent as they are; below, one copy is cheaper than a second buffer.
 _JOINED = 32 * 1024
 _HIGH_WATER = 256 * 1024
+# Seconds that a client has to read a refusal, after which it is cut off.
+_LINGERING = 2
 # A request with one of these has, or may have, more to come than its head.
 _MORE = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
+
+# Absolute-form (RFC 9112 section 3.2.2): authority, without user information, and the rest.
+_ABSOLUTE = re.compile(rb"https?://([^/?#@]+)([^#]*)", re.IGNORECASE)
 
 _TIMES = [b"x-process-time: 0.%06d\r\n\r\n" % micros for micros in range(1000)]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a client may take: bytes of a request's head and target, and seconds."""
+    """What a client may take: bytes of a request's head (and of what is between the pieces of its body) and target,
+    and seconds. Bytes are counted as they come, so up to a slice of what was before them counts too."""
 
     head: int = 32 * 1024
     target: int = 8 * 1024
@@ -76,10 +84,12 @@ class Watch:
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         now = time.time()
         self.date = b"date: %s\r\n" % formatdate(now, usegmt=True).encode()
-        for lane in [lane for lane in self._lanes if lane.overdue(loop.time())]:
-            lane.cut_off()
-        # On the second, so that the date is never behind.
-        self._timer = loop.call_later(1 - now % 1, self._tick, loop) if self._lanes else None
+        try:
+            for lane in [lane for lane in self._lanes if lane.overdue(loop.time())]:
+                lane.cut_off()
+        finally:
+            # On the second, so that the date is never behind.
+            self._timer = loop.call_later(1 - now % 1, self._tick, loop) if self._lanes else None
 
 
 class _Flow(FlowControl):
@@ -102,14 +112,19 @@ class Lane(HttpToolsProtocol):
 
     def __init__(self, watch: Watch, **of_uvicorn: Any) -> None:
         super().__init__(**of_uvicorn)
+        self.ws_protocol_class = None  # with one, uvicorn would leave upgrades without an answer of its own
         self.watch = watch
         self.url = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self._open = True  # there may be more requests
         self._handed = False  # the message that is being read is uvicorn's
+        self._framing = b""  # of a body that the parser takes for another protocol
+        self._refused = 0  # the status of the last answer, which is the lane's own
+        self._lingering = False  # it is sent, and the client has some time to read it
         self._head_size = 0
         self._held = b""  # received, and not yet for the parser
-        # For the watch: was a head completed since it last looked; what was done then, since when, and what was unsent.
+        self._room = _SLICE  # more than that does not go straight to the parser; -1: nothing does
+        # For the watch: was there progress since it last looked; what was done then, since when, and what was unsent.
         self._moved = True
         self._doing = ""
         self._since = 0.0
@@ -124,25 +139,40 @@ class Lane(HttpToolsProtocol):
         self.watch.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._open = False
+        self._stop()
         self._held = b""
         self.watch.leave(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.timeout_keep_alive_task is not None:
-            self._unset_keepalive_if_required()
-        if len(data) > _SLICE or self._held:
-            self._held += data
-            return self._feed_held()
+        if len(data) > self._room:
+            return self._hold(data)
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            return self._unparsed(error)
-        if self.url or self.headers:  # in the midst of a head, or of trailers
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            return self._unparsed(error, data)
+        if self.url or self._handed:  # in the midst of a head, or of a body
             self._head_size += len(data)
             if self._head_size > self.watch.limits.head:
                 self.refuse(431)
+
+    def resume_writing(self) -> None:
+        self._moved = True
+        super().resume_writing()
+
+    # -- what is received ------------------------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        """No more requests: what else comes is thrown away."""
+        self._open = False
+        self._room = -1
+
+    def _reads(self) -> bool:
+        return (self._open or self._handed) and not self.transport.is_closing()
+
+    def _hold(self, data: bytes) -> None:
+        self._held += data
+        self._feed_held()
 
     def _resumed(self) -> None:
         if self._held:
@@ -151,21 +181,33 @@ class Lane(HttpToolsProtocol):
     def _feed_held(self) -> None:
         held, self._held = self._held, b""
         at = 0
-        while at < len(held) and self._open and not self.flow.read_paused:
+        while at < len(held) and self._reads() and not self.flow.read_paused:
+            self._room = _SLICE
             self.data_received(held[at : at + _SLICE])
             at += _SLICE
-        self._held = held[at:] if self._open else b""
+        self._held = held[at:] if self._reads() else b""
+        self._room = -1 if self._held or not self._open else _SLICE
 
-    def _unparsed(self, error: httptools.HttpParserError) -> None:
+    def _unparsed(self, error: Exception, data: bytes) -> None:
         if isinstance(error, httptools.HttpParserUpgrade):
-            # What follows would be another protocol. None is spoken here, and the parser reads no further.
-            self._open = False
-            if self.cycle is not None:
-                self.cycle.keep_alive = False
-            return
+            return self._not_upgraded(data[error.args[0] :])
         if isinstance(error, httptools.HttpParserCallbackError) and not _is_of_client(error.__context__):
             _log.error("request.failed", exc_info=error.__context__)
+            return self.refuse(500)
         self.refuse(400)
+
+    def _not_upgraded(self, rest: bytes) -> None:
+        """The request is answered as it is, and the last one: what follows may be in another protocol."""
+        if not self._open:
+            return
+        self._stop()
+        self.cycle.keep_alive = False
+        framing, self._framing = self._framing, b""
+        if framing:
+            # The parser has passed over the body. With a head of ours it reads one again.
+            self._room = len(framing) + len(rest) + _SLICE
+            self.data_received(b"POST / HTTP/1.1\r\n%s\r\n%s" % (framing, rest))
+            self._room = -1
 
     # -- the parser's callbacks ------------------------------------------------------------------------------------
 
@@ -190,9 +232,15 @@ class Lane(HttpToolsProtocol):
                     return
         self._hand_over(target, headers)
 
-    def on_message_complete(self) -> None:
+    def on_body(self, body: bytes) -> None:
         if self._handed:
+            self._head_size = 0
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._handed and not self._framing:
             self._handed = False
+            self.headers = []  # trailers: not those of the next request
             super().on_message_complete()
 
     # -- answers ---------------------------------------------------------------------------------------------------
@@ -219,16 +267,18 @@ class Lane(HttpToolsProtocol):
         if self.access_log:
             self._log_access(target, status)
         if not keep:
-            self._open = False
+            self._stop()
             self.transport.close()
         return True
 
     def _log_access(self, target: bytes, status: int) -> None:
+        """A line as uvicorn writes it."""
+        path, mark, query = target.decode("latin-1").partition("?")
         self.access_logger.info(
             '%s - "%s %s HTTP/%s" %d',
             ":".join(map(str, self.client or ())),
             self.parser.get_method().decode("latin-1"),
-            target.decode("latin-1"),
+            quote(unquote(path)) + (mark + query if query else ""),
             self.parser.get_http_version(),
             status,
         )
@@ -237,69 +287,112 @@ class Lane(HttpToolsProtocol):
         """Lets uvicorn have the request, as if it had read the head itself."""
         if len(target) > self.watch.limits.target:
             return self.refuse(414)
-        self._handed = True
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        if not target.startswith(b"/") and (target, method) != (b"*", b"OPTIONS"):
+            absolute = _ABSOLUTE.fullmatch(target)
+            if absolute is None:
+                return self.refuse(400)
+            target, headers = _origin_form(absolute, method, version, headers)
+        if self.parser.should_upgrade():
+            self._framing = _framing(headers)
         super().on_message_begin()
         self.url = target
         self.headers += headers  # the list that is in the scope already
-        self.expect_100_continue = any(
+        self.expect_100_continue = version != "1.0" and any(
             name == b"expect" and value.lower() == b"100-continue" for name, value in headers
         )
         try:
             super().on_headers_complete()
+            self._handed = True
         finally:
-            # Trailers come as headers too; without this they would be put to those of the request.
             self.url, self.headers = b"", []
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._unset_keepalive_if_required()  # the watch ends what is idle
+        if self._refused and self.cycle.response_complete and not self.transport.is_closing():
+            self._say_refused()
+
     def refuse(self, status: int) -> None:
-        """Answers what could not be read, and closes: where the next request would begin is not known."""
-        self._open = False
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.transport.close()  # the answers to earlier ones are not all written, so this one has no place
+        """Answers what could not be read, once what was before it is answered, and closes: where the next request
+        would begin is not known."""
+        if self._refused or self.transport.is_closing():
             return
-        text = f"{HTTPStatus(status).phrase}.\n".encode()
+        self._refused = status
+        self._stop()
+        self._held = b""
+        cycle = self.cycle
+        if self._handed:  # it is in the midst of its body
+            if cycle.response_started or self.pipeline:
+                return self.transport.close()  # no place for another answer
+            self._handed = False
+            cycle.disconnected = True
+            cycle.message_event.set()
+            self._say_refused()
+        elif cycle is None or cycle.response_complete:
+            self._say_refused()
+
+    def _say_refused(self) -> None:
+        """Sends the last answer, and reads on for a while: closed with bytes unread, a connection is reset, and the
+        answer is lost."""
+        text = f"{HTTPStatus(self._refused).phrase}.\n".encode()
         block = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n" % len(text)
-        self.transport.write(b"".join((status_line(status), block, self.watch.date, _TIMES[0], text)))
-        self.connections.discard(self)
-        self.watch.leave(self)
-        self.transport.set_protocol(_Lingering(self.transport, self.loop))
+        self.transport.write(b"".join((status_line(self._refused), block, self.watch.date, _TIMES[0], text)))
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._lingering = True
 
     # -- time ------------------------------------------------------------------------------------------------------
 
     def overdue(self, now: float) -> bool:
         """Whether the client has had its time. Called each second; `now` is the loop's."""
-        doing, seconds = self._state()
         unsent = self.transport.get_write_buffer_size()
+        doing, seconds = self._state(unsent)
         taken = doing == "sending" and self._unsent - unsent >= self.watch.limits.stalled_bytes
         if self._moved or taken or doing != self._doing:
             self._moved, self._doing, self._since, self._unsent = False, doing, now, unsent
         return now - self._since > seconds
 
-    def _state(self) -> tuple[str, float]:
+    def _state(self, unsent: int) -> tuple[str, float]:
         """What the connection is at, and for how many seconds it may be."""
         limits = self.watch.limits
-        if self.flow.write_paused:
+        working = self.cycle is not None and not self.cycle.response_complete
+        if self._lingering:
+            return "lingering", _LINGERING
+        if unsent and (not working or self.flow.write_paused or self.transport.is_closing()):
             return "sending", limits.stalled_seconds
-        if self.cycle is not None and not self.cycle.response_complete:
-            return ("body", limits.body_seconds) if self.cycle.more_body else ("working", math.inf)
+        if self._handed and not self.flow.read_paused:
+            return "body", limits.body_seconds
+        if working:
+            return "working", math.inf
         return ("head", limits.head_seconds) if self.url else ("idle", limits.idle_seconds)
 
     def cut_off(self) -> None:
         """Ends the connection: with an answer where one was being asked for."""
-        if self._doing == "head":
+        if self._doing in ("head", "body") and not self._refused:
             self.refuse(408)
         else:
             self.transport.abort()
 
 
-class _Lingering(asyncio.Protocol):
-    """Reads on for a while after the last answer: closed with bytes unread, a connection is reset, and it is lost."""
+def _origin_form(
+    absolute: re.Match[bytes], method: bytes, version: str, headers: list[tuple[bytes, bytes]]
+) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    """Target and headers of a request in absolute-form: its authority is the host, whatever Host says."""
+    authority, target = absolute.groups()
+    if not target.startswith(b"/"):
+        target = b"*" if method == b"OPTIONS" and not target else b"/" + target
+    others = [header for header in headers if header[0] != b"host"]
+    # Without a Host, or with two, HTTP/1.1 is out of order all the same.
+    if len(headers) - len(others) == 1 or version == "1.0":
+        headers = [(b"host", authority), *others]
+    return target, headers
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = loop.call_later(2, transport.abort)
-        transport.write_eof()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._timer.cancel()
+def _framing(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The lines of a head that say how long its body is."""
+    names = (b"content-length", b"transfer-encoding")
+    return b"".join(b"%s: %s\r\n" % (name, value) for name, value in headers if name in names)
 
 
 def _is_of_client(error: BaseException | None) -> bool:

@@ -111,7 +111,7 @@ def publish(
     itself, `public` those of them that it answers on the hosts of sites too. Raises SnapshotError with every problem.
     """
     sources = tuple(sources)
-    contents = shelf.take({file: _helps(name) for source in sources for name, file in source.files.items()})
+    contents = shelf.take({file: _helps(source, name) for source in sources for name, file in source.files.items()})
     press = Press(defaults)
     nowhere = _nowhere(press)
     problems: list[str] = []
@@ -143,8 +143,8 @@ def _hidden(source: Source, paths: Iterable[str], reserved: frozenset[str]) -> l
     return [f"{source.name}: a site with hosts cannot have /{segment}: the server answers there" for segment in found]
 
 
-def _helps(name: str) -> bool:
-    return media_types.compressible(media_types.guess(name))
+def _helps(source: Source, name: str) -> bool:
+    return source.compressed and media_types.compressible(media_types.guess(name))
 
 
 def _origin(snapshots: Mapping[str, Snapshot], api: frozenset[str]) -> Origin:

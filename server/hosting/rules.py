@@ -62,6 +62,11 @@ class Redirect:
         """Whether the target is a path of the site, no address elsewhere."""
         return self.target.startswith("/")
 
+    @property
+    def depends(self) -> bool:
+        """Whether the target is another for each path."""
+        return NAME.search(self.target) is not None
+
     def resolve(self, captured: Mapping[str, str]) -> str:
         """The target with the pieces put in, whatever they hold: plain ASCII, fit for a Location.
 

@@ -98,11 +98,11 @@ class Mount:
 
     def _fixed(self, rule: Redirect) -> Entry | None:
         """The answer of a rule whose target is the same for all paths."""
-        if ":" in rule.target.replace("://", ""):
+        if rule.depends:
             return None
         if 300 <= rule.status < 400:
-            return self.redirect(rule, rule.target)
-        page = self.page(rule.target)
+            return self.redirect(rule, rule.resolve({}))
+        page = self.page(rule.resolve({}))
         if page is None:
             raise SnapshotError([f"{self.source.name}: _redirects: there is no page {rule.target}"])
         page = self.elsewhere(page)
@@ -160,9 +160,19 @@ class Rules:
         for rule, fixed in self.table:
             if forced and not rule.force:
                 continue
-            captured = rule.source.match(path)
+            captured = _match(rule, path)
             if captured is None:
                 continue
             if (entry := fixed or self.mount.redirect(rule, rule.resolve(captured))) is not None:
                 return entry
         return None
+
+
+def _match(rule: Redirect, path: str) -> dict[str, str] | None:
+    """A rule for `/a` is for `/a/` too and the other way round, but not where it leads from the one to the other."""
+    captured = rule.source.match(path)
+    other = path.removesuffix("/") if path.endswith("/") else path + "/"
+    if captured is not None or not other:
+        return captured
+    captured = rule.source.match(other)
+    return None if captured is None or rule.resolve(captured).partition("?")[0] == path else captured

@@ -13,7 +13,10 @@ _Rule = TypeVar("_Rule")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Files by name. `hosts` are domains whose root it is; `script` is an element for every page (development)."""
+    """Files by name. `hosts` are domains whose root it is; `script` is an element for every page (development).
+
+    `compressed`: whether its files are worth the time that compressing takes.
+    """
 
     name: str
     files: Mapping[str, Path]
@@ -22,6 +25,7 @@ class Source:
     redirects: tuple[rules.Redirect, ...] = ()
     headers: tuple[rules.HeaderRule, ...] = ()
     script: str = ""
+    compressed: bool = True
 
 
 def read(name: str, folder: Path, hosts: tuple[str, ...] = (), spa: bool = False, script: str = "") -> Source:

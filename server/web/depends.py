@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from server.runtime import Runtime
 from server.signup import Reception
+from server.site import Site
 from server.web.problems import OPERATOR_ONLY, Problem
 
 # RFC 7239, and what proxies send in its place.
@@ -64,6 +65,11 @@ def _is_local(host: str) -> bool:
         return bool(host) and ("." not in host or host.endswith(".localhost"))
     ip = getattr(ip, "ipv4_mapped", None) or ip
     return ip.is_loopback or ip.is_private
+
+
+def home(request: Request, site: Site) -> str:
+    """Where the pages of `site` begin, for whoever asked: the root of its own domain, elsewhere its path."""
+    return "/" if _host(request).rstrip(".") in site.hosts else f"/{site.slug}/"
 
 
 Operator = Depends(operator)

@@ -8,8 +8,9 @@ from pydantic import ValidationError
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from server.signup import Form, Reception, register
+from server.site import Site
 from server.web import bodies, problems
-from server.web.depends import Receptions, Running, Wake
+from server.web.depends import Receptions, Running, Wake, home
 from server.web.negotiation import prefers_json
 from server.web.pages import page
 from server.web.problems import Problem
@@ -43,10 +44,10 @@ async def signup(
     except problems.FAILURES as error:
         if not plain:
             raise
-        return _form_again(receptions, fields, problems.of(error))
+        return _form_again(request, receptions, fields, problems.of(error))
     background.add_task(wake)
     if plain:
-        return RedirectResponse(_thanks(reception), 303)
+        return RedirectResponse(_thanks(request, reception.site), 303)
     return JSONResponse({"status": "accepted"}, 202)
 
 
@@ -77,12 +78,13 @@ def _field_errors(error: ValidationError) -> list[tuple[str, str]]:
     return list(found.items())
 
 
-def _thanks(reception: Reception) -> str:
-    site = reception.site
-    return f"/{site.slug}/{site.signup.thanks}" if site.signup.thanks else f"/thanks/{site.slug}"
+def _thanks(request: Request, site: Site) -> str:
+    return home(request, site) + site.signup.thanks if site.signup.thanks else f"/thanks/{site.slug}"
 
 
-def _form_again(receptions: Mapping[str, Reception], fields: Mapping[str, Any], problem: Problem) -> Response:
+def _form_again(
+    request: Request, receptions: Mapping[str, Reception], fields: Mapping[str, Any], problem: Problem
+) -> Response:
     """The same form on a page of its own, with what was typed and what is wrong: nothing is lost."""
     slug = fields.get("site")
     reception = receptions.get(slug) if isinstance(slug, str) else None
@@ -96,14 +98,15 @@ def _form_again(receptions: Mapping[str, Reception], fields: Mapping[str, Any], 
         "fields": reception.site.signup.fields,
         "typed": fields,
         "errors": dict(problem.errors),
+        "home": home(request, reception.site),
     }
     return page("form.html", values, site=reception.site, status=problem.status, headers=problem.headers)
 
 
 @router.api_route("/thanks/{slug}", methods=["GET", "HEAD"], include_in_schema=False)
-async def thanks(slug: str, receptions: Receptions) -> Response:
+async def thanks(request: Request, slug: str, receptions: Receptions) -> Response:
     """The built-in thank-you page of a site."""
     if (reception := receptions.get(slug)) is None:
         problem = Problem(404, "There is no such site here.")
         return page("problem.html", {"problem": problem}, status=404)
-    return page("thanks.html", {}, site=reception.site)
+    return page("thanks.html", {"home": home(request, reception.site)}, site=reception.site)
