@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: install install-dev run test check lint lock clean
+.PHONY: install install-dev install-bench run test bench check lint lock clean
 .DEFAULT_GOAL := run
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
+install-bench: $(VENV)/.installed-bench
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -28,6 +29,11 @@ $(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
 	@$(PIP) install --require-hashes -r requirements-dev.lock
 	@touch $@
 
+$(VENV)/.installed-bench: requirements-bench.lock $(VENV)/.installed
+	@echo "Installing what the bench compares with (once) ..."
+	@$(PIP) install --require-hashes -r requirements-bench.lock
+	@touch $@
+
 run: install
 	@$(BIN)/python -m server serve
 
@@ -36,6 +42,10 @@ check: install
 
 test: install-dev
 	@$(BIN)/python -m pytest $(ARGS)
+
+# nginx, Caddy and wrk are programs of the system: bench/README.md says how to get them.
+bench: install-bench
+	@$(BIN)/python -m bench.static $(ARGS)
 
 lint: install-dev
 	@$(BIN)/ruff check .
