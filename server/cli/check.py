@@ -18,7 +18,7 @@ def check() -> None:
         site = reception.site
         fields = ", ".join(site.signup.fields) or "none of its own"
         typer.echo(f"/{slug}/  {site.title}")
-        typer.echo(f"    pages and files  {sites.published.addresses[slug]} addresses")
+        typer.echo(f"    pages and files  {sites.published.files[slug]}")
         for host in site.hosts:
             typer.echo(f"    domain           {host}")
         typer.echo(f"    form fields      {fields}")

@@ -64,11 +64,14 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Everything that is hosted. `default` answers hosts that no site claims; `held` is bytes in memory."""
+    """Everything that is hosted. `default` answers hosts that no site claims.
+
+    `files` says how many of each source, `held` how many bytes are in memory.
+    """
 
     default: Origin
     hosts: Mapping[str, Origin]
-    addresses: Mapping[str, int]
+    files: Mapping[str, int]
     held: int
 
     def find(self, target: bytes, fields: Fields) -> tuple[Entry | None, bytes]:
@@ -132,7 +135,7 @@ def publish(
     return Published(
         _origin(default, reserved),
         MappingProxyType({host: _origin(own | shared, public) for host, own in hosts.items()}),
-        MappingProxyType({name: len(snapshot.entries) for name, snapshot in default.items()}),
+        MappingProxyType({source.name: len(source.files) for source in sources}),
         shelf.held,
     )
 

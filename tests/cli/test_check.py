@@ -11,7 +11,7 @@ def test_everything_in_order(run: Run) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [
         "/bikes/  Bike Shed",
-        "    pages and files  2 addresses",
+        "    pages and files  1",
         "    form fields      colour, message",
         "    mail from        Bike Shed <hello@bikeshed.example>",
         "    notice to        owner@bikeshed.example",
@@ -39,9 +39,9 @@ def test_double_opt_in_off_needs_no_note(run: Run, sites: Path) -> None:
 
 def test_keys_that_do_nothing_yet_are_told(run: Run, sites: Path) -> None:
     keys = 'allowed_origins = ["https://a.example"]\nnext = ["https://a.example/"]\nproof_of_work = true\n'
-    add_site(sites, "lamps", f'title = "Lamps"\nspa = true\nhosts = ["lamps.example"]\n[signup]\n{keys}')
+    add_site(sites, "lamps", f'title = "Lamps"\nhosts = ["lamps.example"]\n[signup]\n{keys}')
     told = run("check").stdout.partition("/lamps/")[2]
-    for key in ("spa", "hosts", "double_opt_in", "allowed_origins", "next", "proof_of_work"):
+    for key in ("domain           lamps.example", "double_opt_in", "allowed_origins", "next", "proof_of_work"):
         assert key in told, key
     assert "nobody (mail.notify is empty)" in told and "Lamps <noreply@localhost>" in told
 

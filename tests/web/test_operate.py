@@ -72,7 +72,6 @@ async def test_local_host_is_let_in(settings: Settings, host: str) -> None:
         "[::1",
         "",
         ":8000",
-        "127.0.0.1, evil.example",
     ],
 )
 async def test_name_that_was_made_to_resolve_to_us_is_refused(settings: Settings, host: str) -> None:
