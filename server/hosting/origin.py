@@ -1,7 +1,7 @@
 """What each host serves: the snapshots of its sites, merged into one table."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Protocol
@@ -124,6 +124,7 @@ def publish(
         try:
             pages = press.pages(source, contents)
             problems += _hidden(source, pages, reserved)
+            source = replace(source, files={})  # they are not needed again, and many
             default[source.name] = Mount(press, source, pages, f"/{source.name}/").snapshot(nowhere)
             for host in source.hosts:
                 hosts[host] = {"": Mount(press, source, pages, "/").snapshot(nowhere)}

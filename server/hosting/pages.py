@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from urllib.parse import quote
@@ -12,7 +13,7 @@ from urllib.parse import quote
 from server.hosting import html, media_types, rules
 from server.hosting.files import SnapshotError
 from server.hosting.paths import canonical
-from server.hosting.resource import Headers, Representation, Resource
+from server.hosting.resource import Headers, Representation, Resource, lines
 from server.hosting.shelf import Content, Encoded, digest, read
 from server.hosting.source import Source
 
@@ -48,11 +49,16 @@ def address(path: str) -> str:
 
 @dataclass
 class Press:
-    """Makes the pages of sources. `defaults` are header fields of every answer; equal headers are made once."""
+    """Makes the pages of sources. `defaults` are header fields of every answer.
+
+    What is equal is made once: with many small files it would be most of the memory.
+    """
 
     defaults: Mapping[str, str]
     now: float = field(default_factory=time.time)
-    _headers: dict[tuple[tuple[str, str], ...], Headers] = field(default_factory=dict)
+    _headers: dict[tuple[tuple[str, str], ...], tuple[Mapping[str, str], Headers]] = field(default_factory=dict)
+    _codings: dict[tuple[bytes, ...], tuple[bytes, ...]] = field(default_factory=dict)
+    _redirected: dict[str, bytes] = field(default_factory=dict)
 
     def pages(self, source: Source, contents: Mapping[Path, Content]) -> dict[str, Page]:
         """Every page of `source`, by the path of its file. Raises SnapshotError for names that no URL can hold."""
@@ -65,6 +71,12 @@ class Press:
             if path is not None
         }
 
+    def redirected(self, caching: str) -> bytes:
+        """The block of header fields that redirects have."""
+        if caching not in self._redirected:
+            self._redirected[caching] = lines({**self.defaults, "cache-control": caching})
+        return self._redirected[caching]
+
     def rewritten(self, page: Page, body: str) -> Page:
         """The page with another text."""
         return page if body == text(page) else self.made(page.path, body, page.fields)
@@ -73,11 +85,12 @@ class Press:
         """A page that is no file: not compressed, not dated. `fields` as `fields` gives them."""
         data = body.encode("utf-8", "surrogateescape")
         identity = _representation(Encoded(b"identity", digest(data), len(data), data), "")
-        return Page(path, fields, Resource(self._shared(fields), None, identity, (), {}))
+        shared, headers = self._shared(fields)
+        return Page(path, shared, Resource(headers, None, identity, (), ()))
 
     def _page(self, source: Source, name: str, path: str, content: Content) -> Page:
-        fields = self.fields(source, path, media_types.guess(name))
-        page = Page(path, fields, self._resource(fields, content))
+        fields, headers = self._shared(self.fields(source, path, media_types.guess(name)))
+        page = Page(path, fields, self._resource(headers, content))
         if source.script and page.is_html:
             return self.rewritten(page, html.injected(text(page), source.script))
         return page
@@ -96,22 +109,28 @@ class Press:
             fields["vary"] = ", ".join([*varies, *filter(None, [fields.get("vary")])])
         return fields | {"accept-ranges": "bytes"}
 
-    def _resource(self, fields: Mapping[str, str], content: Content) -> Resource:
+    def _resource(self, headers: Headers, content: Content) -> Resource:
         modified = int(min(content.modified, self.now)) if content.modified > _FIRST_DAY else None
-        date = "" if modified is None else f"last-modified: {formatdate(modified, usegmt=True)}\r\n"
+        date = "" if modified is None else f"last-modified: {_http_date(modified)}\r\n"
+        codings = tuple(variant.coding for variant in content.variants)
         return Resource(
-            self._shared(fields),
+            headers,
             modified,
             _representation(content.identity, date),
-            tuple(variant.coding for variant in content.variants),
-            {variant.coding: _representation(variant, date) for variant in content.variants},
+            self._codings.setdefault(codings, codings),
+            tuple(_representation(variant, date) for variant in content.variants),
         )
 
-    def _shared(self, fields: Mapping[str, str]) -> Headers:
+    def _shared(self, fields: Mapping[str, str]) -> tuple[Mapping[str, str], Headers]:
         key = tuple(fields.items())
         if key not in self._headers:
-            self._headers[key] = Headers.of(fields)
+            self._headers[key] = fields, Headers.of(fields)
         return self._headers[key]
+
+
+@lru_cache(maxsize=4096)
+def _http_date(seconds: int) -> str:
+    return formatdate(seconds, usegmt=True)
 
 
 def text(page: Page) -> str:

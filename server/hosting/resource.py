@@ -99,13 +99,16 @@ class Representation:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A file. `offered` are its codings besides identity, smallest first; `modified` is in Unix seconds."""
+    """A file. `offered` are its codings besides identity, smallest first, and `encoded` what it is in each.
+
+    `modified` is in Unix seconds.
+    """
 
     headers: Headers
     modified: int | None
     identity: Representation
     offered: tuple[bytes, ...]
-    encoded: Mapping[bytes, Representation]
+    encoded: tuple[Representation, ...]
 
     def respond(self, method: bytes, fields: Fields, query: bytes) -> Answer:
         """200, 206, 304, 405, 412, 416, or 204 to OPTIONS."""
@@ -121,7 +124,8 @@ class Resource:
         accept = fields.get(b"accept-encoding")
         if accept is None:
             return self.identity
-        return self.encoded.get(choose(accept, self.offered), self.identity)
+        coding = choose(accept, self.offered)
+        return self.encoded[self.offered.index(coding)] if coding in self.offered else self.identity
 
     def _ok(self, method: bytes, chosen: Representation) -> Answer:
         return 200, (self.headers.ok, chosen.validators, chosen.length), chosen.body if method == b"GET" else b""

@@ -8,7 +8,7 @@ from server.hosting import html
 from server.hosting.files import SnapshotError
 from server.hosting.pages import ONE_HOUR, REVALIDATED, Page, Press, address, text
 from server.hosting.paths import canonical
-from server.hosting.resource import Entry, ErrorPage, Fields, Moved, lines
+from server.hosting.resource import Entry, ErrorPage, Fields, Moved
 from server.hosting.rules import Redirect
 from server.hosting.source import Source
 
@@ -121,8 +121,7 @@ class Mount:
         return found
 
     def _moved(self, location: str, status: int = _PERMANENT) -> Moved:
-        caching = {"cache-control": _CACHING.get(status, REVALIDATED)}
-        return Moved(status, location.encode("ascii"), lines({**self.press.defaults, **caching}))
+        return Moved(status, location.encode("ascii"), self.press.redirected(_CACHING.get(status, REVALIDATED)))
 
     def _navigation(self) -> Entry | None:
         return self.elsewhere(self.pages["/index.html"]).resource if self.source.spa else None
