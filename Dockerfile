@@ -21,8 +21,8 @@ USER doorbell
 WORKDIR /data
 VOLUME /data
 EXPOSE 8000
-# Alive, not ready: a relay that is down is no reason to restart the server.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
+# Alive, not ready: a relay that is down is no reason to restart the server. A first start may compress many files.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10m --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f\"http://127.0.0.1:{os.environ.get('DOORBELL_PORT') or 8000}/healthz\", timeout=2)"]
 # Exec form: the server is process 1 and hears SIGTERM itself.
 CMD ["doorbell", "serve"]
