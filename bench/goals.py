@@ -49,7 +49,9 @@ def _ratios(results: Results) -> Iterator[Goal]:
         ratio = results.ratio(above, below)
         wanted = "for comparison" if least is None else f"≥ {least:g}"
         reached = None if ratio is None or least is None else ratio >= least
-        yield Goal(what, wanted, "–" if ratio is None else f"{ratio:.2f}", reached)
+        by_time = results.ratio_by_time(above, below)
+        got = "–" if ratio is None or by_time is None else f"{ratio:.2f} (by processor time {by_time:.2f})"
+        yield Goal(what, wanted, got, reached)
 
 
 def _start(start: Start | None) -> Goal:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import zstandard
@@ -42,16 +43,19 @@ _TAIL = """</p>
 """
 
 
+@cache
+def _vocabulary() -> list[str]:
+    words, starts, ends = random.Random(0), _STARTS.split(), _ENDS.split()
+    return [
+        "".join(words.choice(starts) + words.choice(ends) for _ in range(1 + number % 3)) for number in range(_WORDS)
+    ]
+
+
 class Text:
     """An endless text of invented words, of which some are common and most are rare, as in a language."""
 
     def __init__(self, seed: int) -> None:
-        words = random.Random(0)
-        starts, ends = _STARTS.split(), _ENDS.split()
-        self._words = [
-            "".join(words.choice(starts) + words.choice(ends) for _ in range(1 + number % 3))
-            for number in range(_WORDS)
-        ]
+        self._words = _vocabulary()
         self._random = random.Random(seed)
 
     def words(self, count: int) -> list[str]:

@@ -208,14 +208,14 @@ def every() -> list[Peer]:
     noise = _no_module("whitenoise")
     return [
         Peer("lane", "Doorbell", _lane, clean=True),
-        Peer("lane-log", "Doorbell, access log on", _lane_log, clean=True),
-        Peer("asgi", "Doorbell's hosting/asgi.py, uvicorn", _python("asgi", public=True), clean=True),
+        Peer("lane-log", "Doorbell, access log", _lane_log, clean=True),
+        Peer("asgi", "Doorbell, asgi.py", _python("asgi", public=True), clean=True),
         Peer("nginx", "nginx", _nginx, _no_program("nginx")),
         Peer("caddy", "Caddy", _caddy, _no_program("caddy")),
-        Peer("bare", "constant bytes, same header, uvicorn", _python("bare", public=True)),
-        Peer("bare-2", "constant bytes, two header fields, uvicorn", _python("bare", "--two-headers", public=True)),
-        Peer("servestatic", "ServeStatic, uvicorn", _python("serve_static"), _no_module("servestatic")),
+        Peer("bare", "constant, same header", _python("bare", public=True)),
+        Peer("bare-2", "constant, two fields", _python("bare", "--two-headers", public=True)),
+        Peer("servestatic", "ServeStatic", _python("serve_static"), _no_module("servestatic")),
         Peer("whitenoise", "WhiteNoise, gunicorn", _gunicorn, noise or _no_module("gunicorn")),
         Peer("whitenoise-granian", "WhiteNoise, Granian", _granian, noise or _no_module("granian")),
-        Peer("staticfiles", "Starlette StaticFiles, uvicorn", _python("static_files"), compresses=False),
+        Peer("staticfiles", "StaticFiles", _python("static_files"), compresses=False),
     ]

@@ -49,7 +49,7 @@ def plot(found: dict[str, Any], file: Path) -> None:
                     textcoords="offset points",
                     ha="center",
                     va="bottom" if above else "top",
-                    fontsize=7.5,
+                    fontsize=7,
                     color="#333333",
                 )
     _axes(axes, found, scenarios)

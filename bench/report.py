@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -32,7 +33,7 @@ Found = dict[str, Any]
 
 def titles() -> dict[str, str]:
     """The scenarios by key, those of large sites too."""
-    many = {f"many-{count}": f"1 KB files, {count:,} in the site" for count in (10, 10_000, 100_000)}
+    many = {f"many-{count}": f"{count:,} files" for count in (10, 10_000, 100_000)}
     return {scenario.key: scenario.title for scenario in SCENARIOS} | many
 
 
@@ -97,6 +98,7 @@ def _of_samples(samples: list[Sample]) -> Found:
         "cpu_microseconds": round(median(sample.cpu_microseconds for sample in samples), 2),
         "share": round(median(sample.share for sample in samples), 3),
         "disturbed": round(median(sample.disturbed for sample in samples), 3),
+        "wrk_disturbed": round(median(sample.wrk_disturbed for sample in samples), 3),
     }
 
 
@@ -116,7 +118,9 @@ def _versions() -> dict[str, str]:
     found = {"doorbell": _said(["git", "-C", str(ROOT), "describe", "--always", "--dirty"])}
     for name, arguments in _PROGRAMS.items():
         if path := program(name):
-            found[name] = _said([path, *arguments]).removeprefix("nginx version: ")
+            said = _said([path, *arguments])
+            number = re.search(r"\d+\.\d[\w.+-]*", said)
+            found[name] = number[0] if number else said
     for name in _PACKAGES:
         try:
             found[name] = version(name)
@@ -202,8 +206,9 @@ def notes(found: Found) -> list[str]:
     lines = []
     if any(map(_held_up, cells)):
         lines.append(f"* less than {SATURATED:.0%} of the core was busy: wrk was the limit, the server can do more.")
-    if cells and (others := max(one["disturbed"] for one in cells)) > 0.05:
-        lines.append(f"Others on the machine used up to {others:.0%} of the server's core during a measurement.")
+    for key, whose in (("disturbed", "the server's"), ("wrk_disturbed", "wrk's")):
+        if cells and (others := max(one[key] for one in cells)) > 0.05:
+            lines.append(f"Other programs used up to {others:.0%} of {whose} core: the ratios by time are the better.")
     lines += [f"Without {found['servers'][key]}: {why}" for key, why in found["absent"].items()]
     lines += [f"Left out: {found['servers'][server]}, {key}: {why}" for key, server, why in found["failures"]]
     return lines
@@ -214,7 +219,7 @@ def markdown(found: Found) -> str:
     machine, settings = found["machine"], found["settings"]
     titles = [scenario["title"] for scenario in found["scenarios"].values()]
     lines = [
-        f"{found['date'][:10]}, `{found['command']}`: {settings['rounds']} rounds of {settings['seconds']} s on"
+        f"{found['date'][:10]}, `{found['command']}`: {settings['rounds']} × {settings['seconds']} s on"
         f" {machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, Python {machine['python']}.",
         "",
         "| To reach | wanted | got | reached |",

@@ -39,6 +39,15 @@ class Results:
         pairs = zip(self.samples.get(above, []), self.samples.get(below, []), strict=False)
         return [one.rate / other.rate for one, other in pairs]
 
+    def ratio_by_time(self, above: Key, below: Key) -> float | None:
+        """The same by processor time for a request, which other programs on the machine touch little."""
+        medians = [
+            median(sample.cpu_microseconds for sample in found)
+            for key in (above, below)
+            if (found := self.samples.get(key))
+        ]
+        return medians[1] / medians[0] if len(medians) == 2 and medians[0] else None
+
     def ratio(self, above: Key, below: Key) -> float | None:
         """The median of `ratios`."""
         found = self.ratios(above, below)

@@ -53,16 +53,12 @@ class Scenario:
 _RARE = _CONSTANT | {"lane-log"}
 SCENARIOS = (
     Scenario("page", "12 KB page", "page.html", left_out=frozenset()),
-    Scenario("negotiated", "12 KB page, encodings accepted", "page.html", _ENCODINGS),
-    Scenario(
-        "browser", "12 KB page, as a browser asks", "page.html", _BROWSER, only=frozenset({"lane", "lane-log", "nginx"})
-    ),
-    Scenario("304", "12 KB page, not modified", "page.html", {"If-None-Match": ""}, 304),
+    Scenario("negotiated", "12 KB, negotiated", "page.html", _ENCODINGS),
+    Scenario("browser", "12 KB, browser", "page.html", _BROWSER, only=frozenset({"lane", "lane-log", "nginx"})),
+    Scenario("304", "12 KB, 304", "page.html", {"If-None-Match": ""}, 304),
     Scenario("image", "80 KB image", "photo.jpg", left_out=_RARE),
     Scenario("film", "5 MB file", "film.mp4", left_out=_RARE),
-    Scenario(
-        "range", "1 KB of the 5 MB file", "film.mp4", {"Range": f"bytes={RANGE[0]}-{RANGE[1]}"}, 206, left_out=_RARE
-    ),
+    Scenario("range", "1 KB of 5 MB", "film.mp4", {"Range": f"bytes={RANGE[0]}-{RANGE[1]}"}, 206, left_out=_RARE),
 )
 
 

@@ -1,6 +1,7 @@
 """wrk: a measurement, and whether everything in it was in order."""
 
 import json
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +20,14 @@ class NoAnswer(WrongAnswer):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One measurement. Processor time is the server's; `share` is how much of its core the server had for itself,
-    `disturbed` how much of it went to others."""
+    """One measurement. Processor time is the server's; `share` is how much of its core the server used, `disturbed`
+    how much of it others did, `wrk_disturbed` the same of wrk's core."""
 
     rate: float
     cpu_microseconds: float
     share: float
     disturbed: float
+    wrk_disturbed: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +50,10 @@ class Load:
 
 def measure(load: Load, server: Process, seconds: int, server_core: int, wrk_core: int) -> Sample:
     """Runs wrk once. Raises WrongAnswer when any answer was an error, or they had not the right length."""
-    busy, used = core_busy_seconds(server_core), server.cpu_seconds()
+    before = _Clocks.read(server, server_core, wrk_core)
     command = load.command(seconds, wrk_core)
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, check=False)
-    used, busy = server.cpu_seconds() - used, core_busy_seconds(server_core) - busy
+    after = _Clocks.read(server, server_core, wrk_core)
     report = next((line for line in done.stdout.splitlines() if line.startswith("BENCH ")), None)
     if done.returncode or report is None:
         raise WrongAnswer(f"wrk failed: {(done.stderr or done.stdout).strip()[-500:]}")
@@ -60,12 +62,34 @@ def measure(load: Load, server: Process, seconds: int, server_core: int, wrk_cor
     duration = counts["microseconds"] / 1e6
     if not counts["requests"]:
         raise NoAnswer(f"under load: no answer was complete after {duration:.0f} s, {counts['bytes']} bytes came")
+    used = after.server - before.server
     return Sample(
         rate=counts["requests"] / duration,
         cpu_microseconds=used * 1e6 / counts["requests"],
         share=used / duration,
-        disturbed=max(0.0, busy - used) / duration,
+        disturbed=max(0.0, after.server_core - before.server_core - used) / duration,
+        wrk_disturbed=max(0.0, after.wrk_core - before.wrk_core - (after.wrk - before.wrk)) / duration,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Clocks:
+    """Seconds of work so far: of the server, of all wrks, and of their cores."""
+
+    server: float
+    wrk: float
+    server_core: float
+    wrk_core: float
+
+    @classmethod
+    def read(cls, server: Process, server_core: int, wrk_core: int) -> "_Clocks":
+        children = os.times()
+        return cls(
+            server.cpu_seconds(),
+            children.children_user + children.children_system,
+            core_busy_seconds(server_core),
+            core_busy_seconds(wrk_core),
+        )
 
 
 def _judge(counts: Mapping[str, int], size: int) -> None:

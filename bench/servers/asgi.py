@@ -1,6 +1,7 @@
 """Doorbell's `hosting/asgi.py` alone, without the app's middleware."""
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,11 @@ from server import hosting
 from server.web.middleware import SECURITY_HEADERS
 
 _MEMORY = 256 * 2**20
+
+
+@dataclass
+class _Fixed:
+    published: hosting.Published
 
 
 async def _nothing(scope: Any, receive: Any, send: Any) -> None:
@@ -24,7 +30,7 @@ def application(folder: Path) -> Any:
         published = hosting.publish(
             [hosting.read("bench", folder)], shelf, defaults=SECURITY_HEADERS, reserved=nobody, public=nobody
         )
-    return hosting.Hosting(_nothing, lambda: published)
+    return hosting.Hosting(_nothing, _Fixed(published))
 
 
 if __name__ == "__main__":
