@@ -2,9 +2,9 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from email.utils import quote
 from importlib.resources import files
 from pathlib import Path
@@ -19,8 +19,9 @@ from server.runtime import Runtime, Step, opened
 from server.settings import Settings
 from server.signup import Reception
 from server.site import RESERVED_SLUGS, Site, SiteError
-from server.web import mailbox, operate, problems
+from server.web import live, mailbox, operate, problems
 from server.web import signup as signup_routes
+from server.web.live import Live
 from server.web.middleware import SECURITY_HEADERS, BodyLimit, RequestId, SecurityHeaders, Timing, Unexpected
 from server.web.pages import STATIC
 
@@ -35,10 +36,11 @@ PUBLIC = frozenset({"signup", "thanks", "confirm", "unsubscribe", "healthz", "_d
 @dataclass(frozen=True, slots=True)
 class Sites:
     """Everything that comes from files, built at once and swapped as one: by slug, what a signup needs of each site;
-    and what is hosted, by host and path."""
+    and what is hosted, by host and path. `version` names the state of the files, for pages that reload."""
 
     receptions: Mapping[str, Reception]
     published: Published
+    version: str
 
 
 class Current:
@@ -47,38 +49,55 @@ class Current:
     sites: Sites
     published: Published
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, live: Live | None = None) -> None:
         self._settings = settings
+        self._live = live
+        self._cache = Cache(settings.data_dir / "cache")
         self._loading = asyncio.Lock()
 
     async def load(self) -> None:
         """Reads them in a thread. Raises SiteError; what was served is served on."""
-        cache = Cache(self._settings.data_dir / "cache")
         async with self._loading:
-            self.sites = await asyncio.to_thread(load_sites, self._settings, cache)
-            self.published = self.sites.published
-        if cache.fault:
-            _log.warning("hosting.not_compressed", reason=cache.fault)
+            before = self.published.digests if hasattr(self, "published") else frozenset()
+            sites = await asyncio.to_thread(load_sites, self._settings, self._cache, reloads=self._live is not None)
+            self.sites, self.published = sites, sites.published
+            # Not those of before: answers under way may be sent from there.
+            await asyncio.to_thread(self._cache.prune, self.published.digests | before)
+        if self._cache.fault:
+            _log.warning("hosting.not_compressed", reason=self._cache.fault)
+        self._tell()
 
     async def reload(self) -> None:
-        """The same while they are served: an error is logged, line by line."""
+        """The same while they are served. Raises nothing: what is wrong is logged, line by line."""
         try:
             await self.load()
         except SiteError as error:
             for line in error.problems:
                 _log.error("sites.kept", reason=line)
+            self._tell(error.problems)
+        except Exception as error:
+            _log.exception("sites.kept")
+            self._tell([f"{type(error).__name__}: {error}"])
         else:
             _log.info("sites.loaded", sites=len(self.sites.receptions), bytes_in_memory=self.published.held)
 
+    def cancel(self) -> None:
+        """From any thread, and for good: a load under way compresses no more."""
+        self._cache.cancel()
 
-def load_sites(settings: Settings, cache: Cache | None = None) -> Sites:
+    def _tell(self, problems: Iterable[str] = ()) -> None:
+        if self._live is not None:
+            self._live.tell(self.sites.version, problems)
+
+
+def load_sites(settings: Settings, cache: Cache | None = None, *, reloads: bool = False) -> Sites:
     """Reads every site, its files and its templates. Raises SiteError with every problem of all of them.
 
-    Without a `cache` nothing is compressed.
+    Without a `cache` nothing is compressed. With `reloads`, pages reload themselves when these are replaced.
     """
     found, problems = site.load_all(settings.sites_dir)
     receptions: dict[str, Reception] = {}
-    sources = [_own_files()]
+    sources = []
     for one in found.values():
         sender = _fallback_sender(settings, one)
         try:
@@ -86,9 +105,12 @@ def load_sites(settings: Settings, cache: Cache | None = None) -> Sites:
             sources.append(hosting.read(one.slug, one.public, one.hosts, one.spa))
         except (SiteError, SnapshotError) as error:
             problems += error.problems
+    version = _version(found.values(), sources) if reloads else ""
+    if reloads:
+        sources = [_reloading(source, version) for source in sources]
     try:
         published = hosting.publish(
-            sources,
+            [_own_files(reloads), _docs_files(), *sources],
             Shelf(cache, settings.cache_mb * 2**20, progress.on(sys.stderr)),
             defaults=SECURITY_HEADERS,
             reserved=RESERVED_SLUGS,
@@ -99,7 +121,7 @@ def load_sites(settings: Settings, cache: Cache | None = None) -> Sites:
         problems += error.problems
     if problems:
         raise SiteError(list(dict.fromkeys(problems)))
-    return Sites(MappingProxyType(receptions), published)
+    return Sites(MappingProxyType(receptions), published, version)
 
 
 def _fallback_sender(settings: Settings, one: Site) -> str | None:
@@ -118,23 +140,49 @@ def _dead_links(one: Site, published: Published) -> list[str]:
     return [f"{one.folder / 'site.toml'}: signup.thanks: there is no page {thanks} in {one.public}"]
 
 
-def _own_files() -> Source:
-    """What the server ships for pages: its own static files, and Swagger UI's from its package."""
-    swagger = Path(str(files("fastapi_swagger") / "resources"))
-    ours = {file.name: file for file in STATIC.iterdir()}
-    ours |= {f"docs/{name}": swagger / name for name in ("swagger-ui-bundle.js", "swagger-ui.css")}
+def _own_files(reloads: bool) -> Source:
+    """What the server ships for pages."""
+    ours = {file.name: file for file in STATIC.iterdir() if reloads or file.name != live.SCRIPT}
     # After an update pages must not go on with the script of before.
     return Source("_doorbell", ours, headers=hosting.headers("/*\n  Cache-Control: no-cache", STATIC))
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The application. Nothing is opened before its lifespan begins."""
+def _docs_files() -> Source:
+    """Swagger UI, from its package. For the operator alone, who is near: compressing it would take seconds."""
+    swagger = Path(str(files("fastapi_swagger") / "resources"))
+    names = ("swagger-ui-bundle.js", "swagger-ui.css")
+    return Source("_doorbell/docs", {name: swagger / name for name in names}, compressed=False)
+
+
+def _reloading(source: Source, version: str) -> Source:
+    """The source as `serve --reload` has it: its pages reload themselves, and no browser keeps a file unasked."""
+    fresh = hosting.headers("/*\n  ! Cache-Control\n  Cache-Control: no-cache", STATIC)
+    return replace(source, script=live.element(version), headers=(*source.headers, *fresh))
+
+
+def _version(found: Iterable[Site], sources: Iterable[Source]) -> str:
+    """Of the files that all was made from."""
+    read = [file for source in sources for file in source.files.values()]
+    for one in found:
+        read += [one.folder / "site.toml", one.public / "_redirects", one.public / "_headers", *one.emails.glob("*")]
+    return live.version(read)
+
+
+def create_app(settings: Settings, *, reloads: bool = False) -> FastAPI:
+    """The application. Nothing is opened before its lifespan begins.
+
+    With `reloads`, a change below the sites folder is served at once, and open pages reload themselves.
+    """
     runtime = Runtime(settings)
-    current = Current(settings)
+    pages = Live() if reloads else None
+    current = Current(settings, pages)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with opened([Step("sites", current.load), *runtime.steps()]):
+        async with AsyncExitStack() as stack:
+            if pages is not None:  # before the first load: what changes while it reads is not missed
+                await stack.enter_async_context(live.watching(settings.sites_dir, pages, current.reload))
+            await stack.enter_async_context(opened([Step("sites", current.load), *runtime.steps()]))
             yield
 
     app = FastAPI(
@@ -165,6 +213,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.index = settings.index
     for routes in (signup_routes.router, operate.router, mailbox.router):
         app.include_router(routes)
+    if pages is not None:
+        app.state.live = pages
+        app.include_router(live.router)
     for failure in problems.FAILURES:
         app.add_exception_handler(failure, problems.handle)
     return app

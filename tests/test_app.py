@@ -18,9 +18,9 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server import app as program
 from server import log
-from server.app import MIDDLEWARE, create_app
+from server.app import create_app
+from server.hosting import Hosting
 from server.runtime import StartupError
 from server.settings import Settings, load
 from server.web.middleware import BodyLimit, RequestId, SecurityHeaders, Timing, Unexpected
@@ -62,40 +62,50 @@ class Probe:
         await self.app(scope, receive, back)
 
 
-def probed(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> tuple[FastAPI, list[tuple[str, str, frozenset[str]]]]:
+def probed(settings: Settings) -> tuple[FastAPI, list[tuple[str, str, frozenset[str]]]]:
     """The app with a probe inside of each of its middlewares, named after it, and one outside of all."""
     seen: list[tuple[str, str, frozenset[str]]] = []
+    app = create_app(settings)
     mixed = [Middleware(Probe, name="outside", seen=seen)]
-    for one in MIDDLEWARE:
+    for one in app.user_middleware:
         mixed += [one, Middleware(Probe, name=getattr(one.cls, "__name__", "?"), seen=seen)]
-    monkeypatch.setattr(program, "MIDDLEWARE", mixed)
-    return create_app(settings), seen
+    app.user_middleware = mixed
+    return app, seen
 
 
-def test_middlewares_are_listed_outermost_first() -> None:
-    listed: list[object] = [one.cls for one in MIDDLEWARE]
-    assert listed == [Timing, RequestId, BodyLimit, SecurityHeaders, Unexpected]
+def test_middlewares_are_listed_outermost_first(settings: Settings) -> None:
+    listed: list[object] = [one.cls for one in create_app(settings).user_middleware]
+    assert listed == [Timing, Hosting, RequestId, BodyLimit, SecurityHeaders, Unexpected]
 
 
-async def test_request_passes_the_list_downwards_and_its_response_upwards(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    app, seen = probed(settings, monkeypatch)
+async def test_request_passes_the_list_downwards_and_its_response_upwards(settings: Settings) -> None:
+    app, seen = probed(settings)
     async with running(app) as client:
         await client.get("/healthz")
-    names = ["outside", "Timing", "RequestId", "BodyLimit", "SecurityHeaders", "Unexpected"]
+    names = ["outside", "Timing", "Hosting", "RequestId", "BodyLimit", "SecurityHeaders", "Unexpected"]
     assert [(way, name) for way, name, _ in seen] == [("in", name) for name in names] + [
         ("out", name) for name in reversed(names)
     ]
     going = {name: what for way, name, what in seen if way == "in"}
-    assert [name for name in names if "request_id" in going[name]] == names[2:]
+    assert [name for name in names if "request_id" in going[name]] == names[3:]
     coming = {name: what for way, name, what in seen if way == "out"}
     assert coming["Unexpected"] == coming["SecurityHeaders"] == frozenset()
     assert coming["BodyLimit"] == coming["RequestId"] == EVERYWHERE - {"x-request-id", "x-process-time"}
-    assert coming["Timing"] == EVERYWHERE - {"x-process-time"}
+    assert coming["Hosting"] == coming["Timing"] == EVERYWHERE - {"x-process-time"}
     assert coming["outside"] == EVERYWHERE
+
+
+async def test_what_is_hosted_passes_two_and_is_no_request_of_the_api(settings: Settings) -> None:
+    app, seen = probed(settings)
+    async with running(app) as client:
+        await client.get("/bikes/")
+    assert [(way, name) for way, name, _ in seen] == [
+        ("in", "outside"),
+        ("in", "Timing"),
+        ("out", "Timing"),
+        ("out", "outside"),
+    ]
+    assert seen[-1][2] == EVERYWHERE - {"x-request-id"}
 
 
 async def boom() -> None:
@@ -138,8 +148,11 @@ async def test_every_answer_has_the_headers(
     async with running(with_a_fault(settings)) as client:
         answer = await client.request(method, path, **more)  # type: ignore[arg-type]
     assert answer.status_code == status
-    assert EVERYWHERE - answer.headers.keys() == set()
-    assert len(answer.headers.get_list("x-process-time")) == len(answer.headers.get_list("x-request-id")) == 1
+    # What is hosted is no request of the API.
+    hosted = path.startswith("/bikes")
+    assert EVERYWHERE - answer.headers.keys() == ({"x-request-id"} if hosted else set())
+    assert len(answer.headers.get_list("x-process-time")) == 1
+    assert len(answer.headers.get_list("x-request-id")) == (not hosted)
     assert re.fullmatch(r"\d+\.\d{6}", answer.headers["x-process-time"])
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["referrer-policy"] == "strict-origin-when-cross-origin"
@@ -219,7 +232,7 @@ async def test_nothing_is_answered_before_all_is_open(settings: Settings) -> Non
     probes: list[str] = []
 
     async def probe() -> None:
-        await eventually(lambda: hasattr(app.state, "sites"))  # the first step is done
+        await eventually(lambda: hasattr(app.state.current, "sites"))  # the first step is done
         probes.append("sites are open")
         assert not hasattr(app.state.runtime, "dispatcher")
         connection.execute("COMMIT")

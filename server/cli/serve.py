@@ -23,8 +23,8 @@ from server.web.live import Live
 REQUEST_GRACE = 5
 
 
-# Seconds that a start gets to end in order when it is told to stop: a large file cannot be left half compressed sooner.
-START_GRACE = 1.5
+# Seconds that a thread gets which reads the sites while the server stops: it may have begun to compress a large file.
+READING_GRACE = 1.5
 
 
 class _Server(uvicorn.Server):
@@ -38,6 +38,7 @@ class _Server(uvicorn.Server):
         self._terminal = sys.stderr.isatty()
         self._asked = False
         self._reload: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -56,6 +57,8 @@ class _Server(uvicorn.Server):
         if self._live is not None:
             self._live.close()
         await super().shutdown(sockets)
+        self._closed = True
+        self._end_soon()
 
     def handle_hangup(self, number: int, frame: FrameType | None) -> None:
         """SIGHUP: reload, as soon as the server listens. But when the terminal was closed, nobody means that."""
@@ -68,14 +71,17 @@ class _Server(uvicorn.Server):
         self._current.cancel()
         super().handle_exit(sig, frame)
         if not self.started:
-            timer = threading.Timer(START_GRACE, self._give_up)
-            timer.daemon = True
-            timer.start()
+            self._end_soon()
 
-    def _give_up(self) -> None:
-        # Nothing can stop the thread that reads the sites, and the interpreter would wait for it. Nothing was taken in
-        # yet, and what is on the disk outlives a kill -9 at any instant.
-        if not self.started:
+    def _end_soon(self) -> None:
+        timer = threading.Timer(READING_GRACE, self._end)
+        timer.daemon = True
+        timer.start()
+
+    def _end(self) -> None:
+        # Nothing ends a thread that reads the sites, and the interpreter would wait for it. Before the server listens
+        # nothing was taken in, and what a kill leaves on the disk is in order at any instant; later all is closed.
+        if self._closed or not self.started:
             os._exit(0)
 
 

@@ -66,13 +66,14 @@ class Origin:
 class Published:
     """Everything that is hosted. `default` answers hosts that no site claims.
 
-    `files` says how many of each source, `held` how many bytes are in memory.
+    `files` says how many of each source, `held` how many bytes are in memory, `digests` of which contents.
     """
 
     default: Origin
     hosts: Mapping[str, Origin]
     files: Mapping[str, int]
     held: int
+    digests: frozenset[str]
 
     def find(self, target: bytes, fields: Fields) -> tuple[Entry | None, bytes]:
         """What is asked for, and the query. None: nothing of ours, or a request that is not in order."""
@@ -138,6 +139,7 @@ def publish(
         MappingProxyType({host: _origin(own | shared, public) for host, own in hosts.items()}),
         MappingProxyType({source.name: len(source.files) for source in sources}),
         shelf.held,
+        frozenset(shelf.digests),
     )
 
 

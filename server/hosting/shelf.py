@@ -46,12 +46,16 @@ def _digest(body: bytes = b"") -> "hashlib.blake2b":
 
 @dataclass
 class Shelf:
-    """Takes files in. `budget` is in bytes, variants included; `held` is how many are in memory."""
+    """Takes files in. `budget` is in bytes, variants included; `held` is how many are in memory.
+
+    `digests` are of all contents that were taken in: what the cache is still needed for.
+    """
 
     cache: Cache | None
     budget: int
     progress: Progress = silent
     held: int = 0
+    digests: set[str] = field(default_factory=set)
     _known: dict[str, Encoded] = field(default_factory=dict)
 
     def take(self, files: Mapping[Path, bool]) -> dict[Path, Content]:
@@ -72,6 +76,7 @@ class Shelf:
             status = os.fstat(file.fileno())
             room = self.held + status.st_size <= self.budget
             found = self._whole(file) if room else _left(file, path, status)
+        self.digests.add(found.digest)
         known = self._known.setdefault(found.digest, found)
         if known is found and isinstance(found.body, bytes):
             self.held += found.size
@@ -86,7 +91,6 @@ class Shelf:
             return contents
         wanted = {contents[path].identity.digest: path for path, helps in files.items() if helps}
         made = self.cache.variants(wanted, self.progress)
-        self.cache.prune({content.identity.digest for content in contents.values()})
         loaded = {digest: tuple(filter(None, map(self._variant, made[digest]))) for digest in wanted}
         return {
             path: Content(content.identity, content.modified, loaded.get(content.identity.digest, ()))

@@ -156,7 +156,9 @@ class Cache:
     def _usable(self) -> bool:
         """Whether the folder can be written to: found out before the work, not after it."""
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # `mode` is for the last folder alone; the one above holds everything that visitors send.
+            self._folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700, exist_ok=True)
             with _temporary(self._folder):
                 return True
         except OSError as error:

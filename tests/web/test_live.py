@@ -206,7 +206,7 @@ async def test_each_kind_of_change_is_served(settings: Settings) -> None:
         (sites / "bikes" / "public" / "_headers").write_text("/*\n  X-Bell: ding\n")
 
         async def headed() -> bool:
-            return (await client.get("/bikes/")).headers.get("x-bell") == "ding"
+            return bool((await client.get("/bikes/")).headers.get("x-bell") == "ding")
 
         await eventually(headed)
         (sites / "bikes" / "emails").mkdir()
