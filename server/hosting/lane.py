@@ -8,8 +8,10 @@ those that keep the server waiting.
 import asyncio
 import math
 import re
+import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
@@ -26,6 +28,10 @@ from server.hosting.asgi import joined
 from server.hosting.origin import Serving
 from server.hosting.resource import Entry, Fields, Part, status_line
 
+if sys.platform != "win32":
+    import fcntl
+    import termios
+
 _log = log.get(__name__)
 
 # Fed to the parser at a time: it cannot be stopped within, so this bounds what a client can ask for without reading.
@@ -39,7 +45,7 @@ _LINGERING = 2
 _MORE = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
 
 # Absolute-form (RFC 9112 section 3.2.2): authority, without user information, and the rest.
-_ABSOLUTE = re.compile(rb"https?://([^/?#@]+)([^#]*)", re.IGNORECASE)
+_ABSOLUTE = re.compile(rb"https?://([^/?#@]+)((?:[/?][^#]*)?)", re.IGNORECASE)
 
 _TIMES = [b"x-process-time: 0.%06d\r\n\r\n" % micros for micros in range(1000)]
 
@@ -118,6 +124,7 @@ class Lane(HttpToolsProtocol):
         self.headers: list[tuple[bytes, bytes]] = []
         self._open = True  # there may be more requests
         self._handed = False  # the message that is being read is uvicorn's
+        self._before = self.cycle  # the one before the last
         self._framing = b""  # of a body that the parser takes for another protocol
         self._refused = 0  # the status of the last answer, which is the lane's own
         self._lingering = False  # it is sent, and the client has some time to read it
@@ -201,6 +208,8 @@ class Lane(HttpToolsProtocol):
         if not self._open:
             return
         self._stop()
+        if self.cycle is None or self.cycle.response_complete:
+            return self.transport.close()  # CONNECT, which is no name of anything: answered with 405
         self.cycle.keep_alive = False
         framing, self._framing = self._framing, b""
         if framing:
@@ -262,7 +271,7 @@ class Lane(HttpToolsProtocol):
             self.transport.write(b"".join((*blocks, self.watch.date, last, body)))  # type: ignore[arg-type]
         else:
             head = b"".join((*blocks, self.watch.date, last))
-            self.transport.writelines([head, *(body if isinstance(body, list) else (body,))])  # type: ignore[list-item]
+            self.transport.writelines([head, *(body if isinstance(body, list) else (body,))])
         self.server_state.total_requests += 1
         if self.access_log:
             self._log_access(target, status)
@@ -301,6 +310,7 @@ class Lane(HttpToolsProtocol):
         self.expect_100_continue = version != "1.0" and any(
             name == b"expect" and value.lower() == b"100-continue" for name, value in headers
         )
+        self._before = self.cycle
         try:
             super().on_headers_complete()
             self._handed = True
@@ -321,16 +331,22 @@ class Lane(HttpToolsProtocol):
         self._refused = status
         self._stop()
         self._held = b""
-        cycle = self.cycle
         if self._handed:  # it is in the midst of its body
-            if cycle.response_started or self.pipeline:
+            if self.cycle.response_started:
                 return self.transport.close()  # no place for another answer
             self._handed = False
-            cycle.disconnected = True
-            cycle.message_event.set()
+            self._take_back()
+        if self.cycle is None or self.cycle.response_complete:
             self._say_refused()
-        elif cycle is None or cycle.response_complete:
-            self._say_refused()
+
+    def _take_back(self) -> None:
+        """Ends the last request, which is not answered yet, as if it had never been handed over."""
+        if self.pipeline:
+            self.pipeline.popleft()
+        else:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.cycle = self._before
 
     def _say_refused(self) -> None:
         """Sends the last answer, and reads on for a while: closed with bytes unread, a connection is reset, and the
@@ -347,6 +363,8 @@ class Lane(HttpToolsProtocol):
     def overdue(self, now: float) -> bool:
         """Whether the client has had its time. Called each second; `now` is the loop's."""
         unsent = self.transport.get_write_buffer_size()
+        if unsent:
+            unsent += _queued(self.transport)
         doing, seconds = self._state(unsent)
         taken = doing == "sending" and self._unsent - unsent >= self.watch.limits.stalled_bytes
         if self._moved or taken or doing != self._doing:
@@ -357,10 +375,10 @@ class Lane(HttpToolsProtocol):
         """What the connection is at, and for how many seconds it may be."""
         limits = self.watch.limits
         working = self.cycle is not None and not self.cycle.response_complete
-        if self._lingering:
-            return "lingering", _LINGERING
         if unsent and (not working or self.flow.write_paused or self.transport.is_closing()):
             return "sending", limits.stalled_seconds
+        if self._lingering:
+            return "lingering", _LINGERING
         if self._handed and not self.flow.read_paused:
             return "body", limits.body_seconds
         if working:
@@ -393,6 +411,16 @@ def _framing(headers: list[tuple[bytes, bytes]]) -> bytes:
     """The lines of a head that say how long its body is."""
     names = (b"content-length", b"transfer-encoding")
     return b"".join(b"%s: %s\r\n" % (name, value) for name, value in headers if name in names)
+
+
+def _queued(transport: asyncio.Transport) -> int:
+    """Bytes that the kernel has taken, and the client has not: there may be megabytes, so that for long nothing seems
+    to move. 0 where there is no telling."""
+    if sys.platform != "win32":
+        with suppress(OSError, ValueError):
+            queued = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+            return int.from_bytes(queued, sys.byteorder)
+    return 0
 
 
 def _is_of_client(error: BaseException | None) -> bool:
