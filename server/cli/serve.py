@@ -15,7 +15,8 @@ import uvicorn
 
 from server.app import Current, create_app
 from server.cli import environment
-from server.hosting.lane import Watch
+from server.hosting import lane
+from server.hosting.watch import Watch
 from server.settings import Settings
 from server.web.live import Live
 
@@ -131,7 +132,7 @@ def serve(
         # The peer is who it is; whom to believe about a client is decided elsewhere.
         proxy_headers=False,
         timeout_graceful_shutdown=REQUEST_GRACE,
-        http=watch.protocol,  # type: ignore[arg-type]
+        http=lane.protocol(watch),  # type: ignore[arg-type]
         timeout_keep_alive=int(watch.limits.idle_seconds),
         ws="none",
     )

@@ -1,19 +1,17 @@
-"""uvicorn's HTTP protocol, with a fast lane: what is in the table is answered in the parser's callback.
+"""uvicorn's HTTP protocol, with a fast lane: what is in the table is answered in the parser's callback, and a request
+that was seen before, byte for byte, without the parser.
 
-Everything else goes on to uvicorn as it came. `Lane` answers only while no other answer of the connection is under way
-and the client reads, so order and back-pressure are uvicorn's own. `Watch` holds what the connections share, and ends
-those that keep the server waiting.
+Everything else goes on to uvicorn as it came. The lane answers only while no other answer of the connection is under
+way and the client reads, so order and back-pressure are uvicorn's own.
 """
 
 import asyncio
 import math
 import re
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from email.utils import formatdate
+from functools import partial
 from http import HTTPStatus
 from time import perf_counter_ns
 from typing import Any
@@ -25,8 +23,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from server import log
 from server.hosting.asgi import joined
-from server.hosting.origin import Serving
-from server.hosting.resource import Entry, Fields, Part, status_line
+from server.hosting.resource import Body, Entry, Fields, Part, status_line
+from server.hosting.watch import Watch
 
 if sys.platform != "win32":
     import fcntl
@@ -39,6 +37,10 @@ _SLICE = 4096
 # Bodies from here on are sent as they are; below, one copy is cheaper than a second buffer.
 _JOINED = 32 * 1024
 _HIGH_WATER = 256 * 1024
+# Requests that are kept with their answers, and the bytes that one may have: some megabytes at most.
+_SEEN = 2048
+_SEEN_BYTES = 2048
+_END = b"\r\n\r\n"
 # Seconds that a client has to read a refusal, after which it is cut off.
 _LINGERING = 2
 # A request with one of these has, or may have, more to come than its head.
@@ -50,52 +52,9 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#@]+)((?:[/?][^#]*)?)", re.IGNORECASE)
 _TIMES = [b"x-process-time: 0.%06d\r\n\r\n" % micros for micros in range(1000)]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a client may take: bytes of a request's head (and of what is between the pieces of its body) and target,
-    and seconds. Bytes are counted as they come, so up to a slice of what was before them counts too."""
-
-    head: int = 32 * 1024
-    target: int = 8 * 1024
-    head_seconds: float = 15
-    body_seconds: float = 60
-    idle_seconds: float = 75
-    # In this time a client that is sent something must have taken at least so many bytes.
-    stalled_seconds: float = 30
-    stalled_bytes: int = 8 * 1024
-
-
-class Watch:
-    """What the lanes of a process share. Ticks each second while there are any."""
-
-    def __init__(self, serving: Serving, limits: Limits | None = None) -> None:
-        self.serving = serving
-        self.limits = limits or Limits()
-        self.date = b""
-        self._lanes: set[Lane] = set()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def protocol(self, **of_uvicorn: Any) -> "Lane":
-        """A new connection's protocol: for uvicorn's setting `http`."""
-        return Lane(self, **of_uvicorn)
-
-    def enter(self, lane: "Lane") -> None:
-        self._lanes.add(lane)
-        if self._timer is None:
-            self._tick(lane.loop)
-
-    def leave(self, lane: "Lane") -> None:
-        self._lanes.discard(lane)
-
-    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        now = time.time()
-        self.date = b"date: %s\r\n" % formatdate(now, usegmt=True).encode()
-        try:
-            for lane in [lane for lane in self._lanes if lane.overdue(loop.time())]:
-                lane.cut_off()
-        finally:
-            # On the second, so that the date is never behind.
-            self._timer = loop.call_later(1 - now % 1, self._tick, loop) if self._lanes else None
+def protocol(watch: Watch) -> Callable[..., "Lane"]:
+    """For uvicorn's setting `http`."""
+    return partial(Lane, watch)
 
 
 class _Flow(FlowControl):
@@ -129,6 +88,9 @@ class Lane(HttpToolsProtocol):
         self._refused = 0  # the status of the last answer, which is the lane's own
         self._lingering = False  # it is sent, and the client has some time to read it
         self._head_size = 0
+        self._rests = True  # all that came was whole requests
+        self._ready = False  # and the next one, if it was seen before, may be answered at once
+        self._answered: tuple[bytes, bytes | memoryview] | None = None  # with this, by the lane
         self._held = b""  # received, and not yet for the parser
         self._room = _SLICE  # more than that does not go straight to the parser; -1: nothing does
         # For the watch: was there progress since it last looked; what was done then, since when, and what was unsent.
@@ -152,6 +114,9 @@ class Lane(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        seen = self.watch.serving.published.seen
+        if self._ready and (known := seen.get(data)) is not None:
+            return self._write(*known, perf_counter_ns())
         if len(data) > self._room:
             return self._hold(data)
         try:
@@ -162,6 +127,20 @@ class Lane(HttpToolsProtocol):
             self._head_size += len(data)
             if self._head_size > self.watch.limits.head:
                 self.refuse(431)
+        rested, self._rests = self._rests, data.endswith(_END) and not self.url and not self._handed
+        answered, self._answered = self._answered, None
+        if answered is None or not self._rests or not self._open or self.flow.write_paused:
+            self._ready = False
+            return
+        self._ready = True
+        if rested and len(data) <= _SEEN_BYTES and data.find(_END) == len(data) - len(_END):
+            if len(seen) >= _SEEN:
+                seen.clear()
+            seen[data] = answered
+
+    def pause_writing(self) -> None:
+        self._ready = False
+        super().pause_writing()
 
     def resume_writing(self) -> None:
         self._moved = True
@@ -171,7 +150,7 @@ class Lane(HttpToolsProtocol):
 
     def _stop(self) -> None:
         """No more requests: what else comes is thrown away."""
-        self._open = False
+        self._open = self._ready = False
         self._room = -1
 
     def _reads(self) -> bool:
@@ -255,30 +234,34 @@ class Lane(HttpToolsProtocol):
     # -- answers ---------------------------------------------------------------------------------------------------
 
     def _answer(self, entry: Entry, fields: Fields, query: bytes, target: bytes, began: int) -> bool:
-        """Writes it; False if it is to be read from the disk, which is not for a callback to do."""
+        """Answers; False if that is to be read from the disk, which is not for a callback to do."""
         parser = self.parser
         status, blocks, body = entry.respond(parser.get_method(), fields, query)
-        whole = body.__class__ is bytes
-        if not whole and any(isinstance(piece, Part) for piece in (body if isinstance(body, list) else (body,))):
+        if isinstance(body, Part) or (isinstance(body, list) and any(isinstance(piece, Part) for piece in body)):
             return False
         # HTTP/1.0 would have to be told that a connection stays open; it is closed instead, as uvicorn does.
         keep = parser.should_keep_alive() and (b"connection" not in fields or parser.get_http_version() != "1.0")
-        took = (perf_counter_ns() - began) // 1000
-        last = _TIMES[took] if took < 1000 else b"x-process-time: %.6f\r\n\r\n" % (took / 1e6)
-        if not keep:
-            last = b"connection: close\r\n" + last
-        if whole and len(body) < _JOINED:  # type: ignore[arg-type]
-            self.transport.write(b"".join((*blocks, self.watch.date, last, body)))  # type: ignore[arg-type]
-        else:
-            head = b"".join((*blocks, self.watch.date, last))
-            self.transport.writelines([head, *(body if isinstance(body, list) else (body,))])
-        self.server_state.total_requests += 1
+        head = b"".join(blocks) if keep else b"".join((*blocks, b"connection: close\r\n"))
+        self._write(head, body, began)
         if self.access_log:
             self._log_access(target, status)
+        elif not isinstance(body, list):  # one of several ranges is never the same twice
+            self._answered = head, body
         if not keep:
             self._stop()
             self.transport.close()
         return True
+
+    def _write(self, head: bytes, body: Body | list[Body], began: int) -> None:
+        took = (perf_counter_ns() - began) // 1000
+        last = _TIMES[took] if took < 1000 else b"x-process-time: %.6f\r\n\r\n" % (took / 1e6)
+        if body.__class__ is bytes and len(body) < _JOINED:
+            self.transport.write(b"".join((head, self.watch.date, last, body)))
+        else:
+            head += self.watch.date + last
+            self.transport.writelines([head, *(body if isinstance(body, list) else (body,))])
+        self._moved = True
+        self.server_state.total_requests += 1
 
     def _log_access(self, target: bytes, status: int) -> None:
         """A line as uvicorn writes it."""

@@ -1,7 +1,7 @@
 """What each host serves: the snapshots of its sites, merged into one table."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Protocol
@@ -74,6 +74,8 @@ class Published:
     files: Mapping[str, int]
     held: int
     digests: frozenset[str]
+    # Whole requests, and head and body of their answers, kept by the lane: they go when the sites are swapped.
+    seen: dict[bytes, tuple[bytes, bytes | memoryview]] = field(default_factory=dict)
 
     def find(self, target: bytes, fields: Fields) -> tuple[Entry | None, bytes]:
         """What is asked for, and the query. None: nothing of ours, or a request that is not in order."""
@@ -97,7 +99,7 @@ class Serving(Protocol):
 
 @lru_cache(maxsize=1024)
 def _name(host: bytes) -> str:
-    name = host[:300].decode("latin-1").lower()
+    name = host[:300].decode("latin-1").strip().lower()
     return name.rpartition(":")[0].rstrip(".") if name.rpartition(":")[2].isdigit() else name.rstrip(".")
 
 

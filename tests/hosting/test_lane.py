@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 
 from server import hosting
 from server.hosting import Hosting
-from server.hosting.lane import Lane, Limits, Watch
+from server.hosting.lane import Lane, protocol
 from server.hosting.resource import Answer
+from server.hosting.watch import Limits, Watch
 from tests.conftest import eventually
 from tests.hosting.conftest import Reply, Served, publish, read_reply, write
 
@@ -90,13 +91,13 @@ class Server:
 
     @property
     def lanes(self) -> list[Lane]:
-        return list(self.watch._lanes)
+        return list(self.watch._connections)
 
 
 def start(served: Served, limits: Limits | None = None, **config: Any) -> Server:
     watch = Watch(served, limits)
     listener = socket.create_server(("127.0.0.1", 0))
-    http: Any = watch.protocol
+    http: Any = protocol(watch)
     options: dict[str, Any] = {"lifespan": "off", "log_config": None, "access_log": False, "server_header": False}
     server = uvicorn.Server(uvicorn.Config(Hosting(app, served), http=http, **(options | config)))
     factory = Server.loop
