@@ -33,8 +33,10 @@ Found = dict[str, Any]
 
 def titles() -> dict[str, str]:
     """The scenarios by key, those of large sites too."""
-    many = {f"many-{count}": f"{count:,} files" for count in (10, 10_000, 100_000)}
-    return {scenario.key: scenario.title for scenario in SCENARIOS} | many
+    counts = (10, 10_000, 100_000)
+    one = {f"one-{count}": f"1 of {count:,} files" for count in counts}
+    many = {f"many-{count}": f"{count:,} files in turn" for count in counts}
+    return {scenario.key: scenario.title for scenario in SCENARIOS} | one | many
 
 
 def summary(

@@ -44,12 +44,17 @@ class Memory:
 
 
 def many_key(count: int) -> str:
-    """The scenario's name."""
+    """The scenario where all of `count` files are asked for in turn."""
     return f"many-{count}"
 
 
+def one_key(count: int) -> str:
+    """The scenario where one of `count` files is asked for."""
+    return f"one-{count}"
+
+
 def many(work: Path, counts: list[int], servers: list[str], plan: Plan, results: Results, say: Say, step: Say) -> None:
-    """The rate while all files of a site are asked for in turn, for sites of several sizes."""
+    """The rate while one file of a site is asked for, and all in turn, for sites of several sizes."""
     with ExitStack() as stack:
         cells: list[Cell] = []
         for count in counts:
@@ -57,12 +62,12 @@ def many(work: Path, counts: list[int], servers: list[str], plan: Plan, results:
             public = material.many_site(work, count)
             if "lane" in servers:
                 launch = _doorbell_many(work, count, say, stack)
-                cells.append(_many_cell(count, "lane", *launch, "/bench/", plan, stack, work))
+                cells += _many_cells(count, "lane", *launch, "/bench/", plan, stack, work)
             if "nginx" in servers and program("nginx"):
                 port = free_port()
                 config = nginx_config(port, public, work / f"nginx-{count}")
                 nginx = Launch(nginx_command(config))
-                cells.append(_many_cell(count, "nginx", port, nginx, "/", plan, stack, work))
+                cells += _many_cells(count, "nginx", port, nginx, "/", plan, stack, work)
         run(cells, plan, results, step)
 
 
@@ -78,16 +83,19 @@ def _doorbell_many(work: Path, count: int, say: Say, stack: ExitStack) -> tuple[
     return port, launch
 
 
-def _many_cell(
+def _many_cells(
     count: int, server: str, port: int, launch: Launch, prefix: str, plan: Plan, stack: ExitStack, work: Path
-) -> Cell:
+) -> list[Cell]:
     process = stack.enter_context(started(work, f"{server}-{count}", launch, plan.server_core))
     process.wait_for(port)
     for number in (0, count // 2, count - 1):
         answer = fetch(port, prefix + material.many_name(number), {})
         check(answer, status=200, content=material.small(number), encoded=False)
-    load = Load(port, prefix, {}, answer.size, (str(count), prefix))
-    return Cell(many_key(count), server, process, load, body=len(answer.body))
+    turns = ((one_key(count), 1), (many_key(count), count))
+    return [
+        Cell(key, server, process, Load(port, prefix, {}, answer.size, (str(asked), prefix)), body=len(answer.body))
+        for key, asked in turns
+    ]
 
 
 def started(work: Path, name: str, launch: Launch, core: int | None) -> AbstractContextManager[Process]:

@@ -11,7 +11,7 @@ from bench.wrk import Load
 
 RANGE = (1_000_000, 1_001_023)
 _ENCODINGS = {"Accept-Encoding": "gzip, deflate, br, zstd"}
-# What Chromium sends with a click on a link within a site, beside Host; the cookie is one of web statistics.
+# What Chromium sends with a click on a link within a site, beside Host.
 _BROWSER = {
     "Connection": "keep-alive",
     "sec-ch-ua": '"Chromium";v="142", "Not_A Brand";v="99"',
@@ -28,14 +28,16 @@ _BROWSER = {
     "Referer": "http://127.0.0.1/bench/",
     "Accept-Encoding": "gzip, deflate, br, zstd",
     "Accept-Language": "en-GB,en;q=0.9,de;q=0.8",
-    "Cookie": "visitor=3f2a9c1e7b5d4f60; consent=yes; theme=dark",
 }
 _CONSTANT = frozenset({"bare", "bare-2"})
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A request. `only` are the servers that get it, all but the constant ones where it is empty."""
+    """A request. `only` are the servers that get it, all but the constant ones where it is empty.
+
+    `script` are arguments to wrk.lua.
+    """
 
     key: str
     title: str
@@ -44,6 +46,7 @@ class Scenario:
     status: int = 200
     only: frozenset[str] = frozenset()
     left_out: frozenset[str] = _CONSTANT
+    script: tuple[str, ...] = ()
 
     def asks(self, server: str) -> bool:
         """Whether `server` takes part."""
@@ -55,6 +58,14 @@ SCENARIOS = (
     Scenario("page", "12 KB page", "page.html", left_out=frozenset()),
     Scenario("negotiated", "12 KB, negotiated", "page.html", _ENCODINGS),
     Scenario("browser", "12 KB, browser", "page.html", _BROWSER, only=frozenset({"lane", "lane-log", "nginx"})),
+    Scenario(
+        "visitors",
+        "12 KB, browser, a cookie each",
+        "page.html",
+        _BROWSER,
+        only=frozenset({"lane", "nginx"}),
+        script=("visitors",),
+    ),
     Scenario("304", "12 KB, 304", "page.html", {"If-None-Match": ""}, 304),
     Scenario("image", "80 KB image", "photo.jpg", left_out=_RARE),
     Scenario("film", "5 MB file", "film.mp4", left_out=_RARE),
@@ -88,7 +99,14 @@ def cell(scenario: Scenario, peer: Peer, process: Process, port: int) -> Cell:
     if scenario.status == 206:
         _check_range(answer, len(content))
     coding = answer.fields.get("content-encoding", "identity")
-    return Cell(scenario.key, peer.key, process, Load(port, target, fields, answer.size), coding, len(answer.body))
+    return Cell(
+        scenario.key,
+        peer.key,
+        process,
+        Load(port, target, fields, answer.size, scenario.script),
+        coding,
+        len(answer.body),
+    )
 
 
 def _target(scenario: Scenario, peer: Peer, port: int) -> str:

@@ -1,8 +1,24 @@
 -- For wrk: says at the end what happened, on one line of JSON. With arguments COUNT and PREFIX it asks in turn for
--- each of the files of a large site, in an order that no cache can guess.
+-- each of the files of a large site, in an order that no cache can guess. With `visitors` each request has a cookie of
+-- its own, so that none is like one before.
 local requests, next_one = {}, 0
 
+local function visitors(count)
+  local plain = wrk.format():sub(1, -3)
+  for n = 0, count - 1 do
+    requests[n] = string.format("%sCookie: visitor=%08x\r\n\r\n", plain, n * 7919)
+  end
+  request = function()
+    local found = requests[next_one]
+    next_one = (next_one + 1) % count
+    return found
+  end
+end
+
 function init(args)
+  if args[1] == "visitors" then
+    return visitors(50000)
+  end
   local count, prefix = tonumber(args[1]), args[2]
   if not count then
     return

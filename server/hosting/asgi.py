@@ -4,11 +4,12 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable
 from functools import lru_cache
+from urllib.parse import quote
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import log
-from server.hosting.origin import Serving
+from server.hosting.origin import Serving, host_name
 from server.hosting.resource import Answer, Body, Fields, Part, refused
 from server.hosting.shelf import stamp
 
@@ -16,8 +17,8 @@ _log = log.get(__name__)
 
 Headers = list[tuple[bytes, bytes]]
 
-_NO_HOST: Answer = refused(400, b"", b"", b"A request names its host, and exactly once.\n")
-_GONE: Answer = refused(503, b"cache-control: no-store\r\n", b"retry-after: 30\r\n", b"This file is being replaced.\n")
+_NO_HOST = b"A request names its host, and exactly once.\n"
+_GONE = b"This file is being replaced.\n"
 # Bytes of a file that are in memory at a time, for each request.
 PIECE = 256 * 1024
 
@@ -32,20 +33,27 @@ class Hosting:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        published = self._serving.published
         fields = joined(scope["headers"])
-        entry, query = self._serving.published.find(_target(scope), fields)
-        if entry is None and not _names_host(fields, scope["http_version"]):
-            return await _send(send, _NO_HOST)
+        if not _names_host(fields, scope["http_version"]):
+            return await _send(send, refused(400, published.guard, b"", _NO_HOST))
+        entry, query = published.find(_target(scope), fields)
         if entry is None:
             return await self.app(scope, receive, send)
-        answer = entry.respond(scope["method"].encode("latin-1"), fields, query)
-        parts = _parts(answer) if answer[2].__class__ is not bytes else []
-        await _send(send, answer if not parts or await asyncio.to_thread(_is_there, parts) else _GONE)
+        method = scope["method"].encode("latin-1")
+        answer = entry.respond(method, fields, query)
+        if not await _is_there(answer):
+            # A variant may be gone where the file is not.
+            answer = entry.respond(method, {**fields, b"accept-encoding": b""}, query)
+            if not await _is_there(answer):
+                answer = refused(503, published.guard, b"retry-after: 30\r\n", _GONE)
+        await _send(send, answer)
 
 
 def _names_host(fields: Fields, version: str) -> bool:
-    """Exactly one Host; before HTTP/1.1 it may be missing (RFC 9112 section 3.2)."""
-    return b"," not in fields.get(b"host", b"" if version == "1.0" else b",")
+    """One Host that is one; before HTTP/1.1 it may be missing (RFC 9112 section 3.2)."""
+    host = fields.get(b"host")
+    return version == "1.0" if host is None else host_name(host) is not None
 
 
 def joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
@@ -59,7 +67,8 @@ def joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 
 def _target(scope: Scope) -> bytes:
-    raw: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "replace")
+    # Half a surrogate pair becomes what is no UTF-8, and so no path.
+    raw: bytes = scope.get("raw_path") or quote(scope["path"].encode("utf-8", "surrogatepass")).encode("ascii")
     # Some servers put the query there too.
     return raw.partition(b"?")[0] + b"?" + scope["query_string"] if scope["query_string"] else raw
 
@@ -89,8 +98,15 @@ def _parts(answer: Answer) -> list[Part]:
     return [body for body in bodies if isinstance(body, Part)]
 
 
-def _is_there(parts: list[Part]) -> bool:
-    """Whether the files are still those that were published."""
+async def _is_there(answer: Answer) -> bool:
+    """Whether the files that it is to be read from are still those that were published."""
+    if answer[2].__class__ is bytes:
+        return True
+    parts = _parts(answer)
+    return not parts or await asyncio.to_thread(_unchanged, parts)
+
+
+def _unchanged(parts: list[Part]) -> bool:
     try:
         changed = [part.file for part in parts if stamp(os.stat(part.file)) != part.stamp]
     except OSError as error:

@@ -45,6 +45,10 @@ def _printable(file: str) -> str:
     return os.fsencode(file).decode("utf-8", "replace")
 
 
+def _unpublished(path: str) -> bool:
+    return path in RULES or any(map(_hidden, path.split(os.sep)))
+
+
 def _hidden(segment: str) -> bool:
     return segment.startswith(".") and segment != ".well-known"
 
@@ -64,7 +68,7 @@ def _walk(root: str, folder: str, prefix: str, parents: tuple[str, ...]) -> Iter
         target = os.path.realpath(entry.path) if entry.is_symlink() else ""
         if target and not target.startswith(root + os.sep):
             yield name, entry.path, "is a link that leads out of the site"
-        elif target and any(map(_hidden, target[len(root) + 1 :].split(os.sep))):
+        elif target and _unpublished(target[len(root) + 1 :]):
             yield name, entry.path, "is a link to what is not published"
         elif _printable(entry.path) != entry.path:
             yield name, entry.path, "has a name that is not UTF-8"

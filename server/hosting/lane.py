@@ -37,8 +37,7 @@ _SLICE = 4096
 # Bodies from here on are sent as they are; below, one copy is cheaper than a second buffer.
 _JOINED = 32 * 1024
 _HIGH_WATER = 256 * 1024
-# Requests that are kept with their answers, and the bytes that one may have: some megabytes at most.
-_SEEN = 2048
+# A longer request is not kept with its answer.
 _SEEN_BYTES = 2048
 _END = b"\r\n\r\n"
 # Seconds that a client has to read a refusal, after which it is cut off.
@@ -134,9 +133,7 @@ class Lane(HttpToolsProtocol):
             return
         self._ready = True
         if rested and len(data) <= _SEEN_BYTES and data.find(_END) == len(data) - len(_END):
-            if len(seen) >= _SEEN:
-                seen.clear()
-            seen[data] = answered
+            seen.note(data, answered)
 
     def pause_writing(self) -> None:
         self._ready = False
@@ -214,11 +211,15 @@ class Lane(HttpToolsProtocol):
             fields = dict(headers)
             if len(fields) != len(headers):
                 fields = joined(headers)
-            if _MORE.isdisjoint(fields) and len(target) <= self.watch.limits.target:
+            if self._is_plain(fields) and len(target) <= self.watch.limits.target:
                 entry, query = self.watch.serving.published.find(target, fields)
                 if entry is not None and self._answer(entry, fields, query, target, began):
                     return
         self._hand_over(target, headers)
+
+    def _is_plain(self, fields: Fields) -> bool:
+        """Nothing follows its head, and it has a Host, which before HTTP/1.1 may be missing."""
+        return _MORE.isdisjoint(fields) and (b"host" in fields or self.parser.get_http_version() == "1.0")
 
     def on_body(self, body: bytes) -> None:
         if self._handed:
@@ -336,7 +337,8 @@ class Lane(HttpToolsProtocol):
         answer is lost."""
         text = f"{HTTPStatus(self._refused).phrase}.\n".encode()
         block = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n" % len(text)
-        self.transport.write(b"".join((status_line(self._refused), block, self.watch.date, _TIMES[0], text)))
+        guard = self.watch.serving.published.guard
+        self.transport.write(b"".join((status_line(self._refused), guard, block, self.watch.date, _TIMES[0], text)))
         self.transport.write_eof()
         self.flow.resume_reading()
         self._lingering = True

@@ -1,5 +1,6 @@
 """What each host serves: the snapshots of its sites, merged into one table."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -10,21 +11,15 @@ from server.hosting import media_types
 from server.hosting.files import SnapshotError
 from server.hosting.pages import Press
 from server.hosting.paths import canonical
-from server.hosting.resource import Entry, ErrorPage, Fields
+from server.hosting.resource import Entry, Fields, lines
 from server.hosting.shelf import Shelf
 from server.hosting.snapshot import Mount, Snapshot
 from server.hosting.source import Source
 
-_NOWHERE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Not found</title>
-<h1>Not found</h1>
-<p>There is no page at this address.</p>
-</html>
-"""
+# For requests that were seen: how many are remembered to have come once, and the bytes for those that came again.
+_ONCE = 32 * 1024
+_SEEN_BYTES = 8 * 2**20
+_OVERHEAD = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +35,8 @@ class Origin:
 
     def find(self, target: bytes, fields: Fields) -> tuple[Entry | None, bytes]:
         """What `target` (origin-form, RFC 9112 section 3.2.1) asks for, and its query. None: nothing of ours."""
-        raw, _, query = target.partition(b"?")
+        # A fragment is no part of a request's target; many servers cut it off where one is sent all the same.
+        raw, _, query = target.partition(b"#")[0].partition(b"?")
         entry = self.entries.get(raw)
         if entry is not None:
             return entry, query
@@ -62,11 +58,35 @@ class Origin:
         return None
 
 
+class Seen(dict[bytes, tuple[bytes, bytes | memoryview]]):
+    """Whole requests, each with head and body of its answer, from the second time on that it came. Some megabytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._once: set[int] = set()
+        self._size = 0
+
+    def note(self, request: bytes, answer: tuple[bytes, bytes | memoryview]) -> None:
+        """It came, and was answered so."""
+        mark = hash(request)
+        if mark not in self._once:
+            if len(self._once) >= _ONCE:
+                self._once.clear()
+            self._once.add(mark)
+            return
+        self._size += len(request) + len(answer[0]) + _OVERHEAD
+        if self._size > _SEEN_BYTES:
+            self.clear()
+            self._size = 0
+        self[request] = answer
+
+
 @dataclass(frozen=True, slots=True)
 class Published:
     """Everything that is hosted. `default` answers hosts that no site claims.
 
-    `files` says how many of each source, `held` how many bytes are in memory, `digests` of which contents.
+    `files` says how many of each source, `held` how many bytes are in memory, `digests` of which contents. `guard`
+    is the block of header fields that errors have.
     """
 
     default: Origin
@@ -74,21 +94,21 @@ class Published:
     files: Mapping[str, int]
     held: int
     digests: frozenset[str]
-    # Whole requests, and head and body of their answers, kept by the lane: they go when the sites are swapped.
-    seen: dict[bytes, tuple[bytes, bytes | memoryview]] = field(default_factory=dict)
+    guard: bytes
+    # Kept here by the lane, so that it goes when the sites are swapped.
+    seen: Seen = field(default_factory=Seen)
 
     def find(self, target: bytes, fields: Fields) -> tuple[Entry | None, bytes]:
         """What is asked for, and the query. None: nothing of ours, or a request that is not in order."""
-        host = fields.get(b"host", b",")
-        if b"," in host:
+        name = host_name(fields.get(b"host", b""))
+        if name is None:
             return None, b""
-        origin = self.origin(host) if self.hosts else self.default
+        origin = self.hosts.get(name, self.default) if self.hosts else self.default
         entry = origin.entries.get(target)
         return (entry, b"") if entry is not None else origin.find(target, fields)
 
-    def origin(self, host: bytes) -> Origin:
-        """The origin that a Host field names: whatever its port, its case or a final dot."""
-        return self.hosts.get(_name(host), self.default)
+
+_HOST = re.compile(rb"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._~-]{0,254})(?::[0-9]{0,5})?")
 
 
 class Serving(Protocol):
@@ -98,9 +118,13 @@ class Serving(Protocol):
 
 
 @lru_cache(maxsize=1024)
-def _name(host: bytes) -> str:
-    name = host[:300].decode("latin-1").strip().lower()
-    return name.rpartition(":")[0].rstrip(".") if name.rpartition(":")[2].isdigit() else name.rstrip(".")
+def host_name(field: bytes) -> str | None:
+    """The host that a Host field names, whatever its port, its case or a final dot; None if it names none.
+
+    RFC 9112 section 3.2; letters, digits and "-._~" of a name are enough for every host that there is.
+    """
+    found = _HOST.fullmatch(field.strip())
+    return None if found is None else found[1].decode("ascii").lower().removesuffix(".")
 
 
 def publish(
@@ -119,7 +143,6 @@ def publish(
     sources = tuple(sources)
     contents = shelf.take({file: _helps(source, name) for source in sources for name, file in source.files.items()})
     press = Press(defaults)
-    nowhere = _nowhere(press)
     problems: list[str] = []
     default: dict[str, Snapshot] = {}
     hosts: dict[str, dict[str, Snapshot]] = {}
@@ -128,9 +151,9 @@ def publish(
             pages = press.pages(source, contents)
             problems += _hidden(source, pages, reserved)
             source = replace(source, files={})  # they are not needed again, and many
-            default[source.name] = Mount(press, source, pages, f"/{source.name}/").snapshot(nowhere)
+            default[source.name] = Mount(press, source, pages, f"/{source.name}/").snapshot()
             for host in source.hosts:
-                hosts[host] = {"": Mount(press, source, pages, "/").snapshot(nowhere)}
+                hosts[host] = {"": Mount(press, source, pages, "/").snapshot()}
         except SnapshotError as error:
             problems += error.problems
     if problems:
@@ -142,13 +165,21 @@ def publish(
         MappingProxyType({source.name: len(source.files) for source in sources}),
         shelf.held,
         frozenset(shelf.digests),
+        lines({**defaults, "cache-control": "no-store"}),
     )
 
 
 def _hidden(source: Source, paths: Iterable[str], reserved: frozenset[str]) -> list[str]:
-    """Files that the program's own addresses would hide on the hosts of a site."""
-    found = {path.split("/")[1].removesuffix(".html") for path in paths} & reserved if source.hosts else ()
-    return [f"{source.name}: a site with hosts cannot have /{segment}: the server answers there" for segment in found]
+    """Files and rules at addresses that are the program's own on the hosts of a site."""
+    if not source.hosts:
+        return []
+    asked = {path.split("/")[1].removesuffix(".html"): source.name for path in paths}
+    asked |= {rule.source.text.split("/")[1]: rule.where for rule in source.redirects}
+    return [
+        f"{where}: a site with hosts cannot have /{segment}: the server answers there"
+        for segment, where in asked.items()
+        if segment in reserved
+    ]
 
 
 def _helps(source: Source, name: str) -> bool:
@@ -160,8 +191,3 @@ def _origin(snapshots: Mapping[str, Snapshot], api: frozenset[str]) -> Origin:
     for snapshot in snapshots.values():
         entries |= snapshot.entries
     return Origin(entries, MappingProxyType(dict(snapshots)), api)
-
-
-def _nowhere(press: Press) -> Entry:
-    fields = press.fields(Source("", {}), "/404.html", media_types.guess("404.html"))
-    return ErrorPage.of(404, press.made("/404.html", _NOWHERE, fields).resource, fields)

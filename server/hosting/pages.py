@@ -26,6 +26,10 @@ POLICY = "default-src 'self'; base-uri 'self'; form-action 'self'; frame-ancesto
 _FIRST_DAY = 315_619_200
 
 
+# How bundlers write a hash in a name, and how often it must change between capitals, small letters and digits.
+_HASHES = ((re.compile(r"[0-9a-f]{8,64}"), 3), (re.compile(r"[A-Za-z0-9_]{8}"), 5))
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A file of a source. `path` is that of the file below the source's root, in canonical spelling."""
@@ -167,14 +171,10 @@ def has_content_hash(name: str) -> bool:
     with a number (`Photo123`) are none.
     """
     pieces = re.split(r"[.-]", name)[1:-1]
-    return any(_is_hex_digest(piece) or _is_base64_digest(piece) for piece in pieces)
+    return any(pattern.fullmatch(piece) and _changes(piece) >= least for piece in pieces for pattern, least in _HASHES)
 
 
-def _is_hex_digest(piece: str) -> bool:
-    return bool(re.fullmatch(r"(?=.*[0-9])(?=.*[a-f])[0-9a-f]{8,64}", piece))
-
-
-def _is_base64_digest(piece: str) -> bool:
-    """Eight characters that change between capitals, small letters and digits as no word does."""
+def _changes(piece: str) -> int:
+    """How often it goes from capitals to small letters to digits: a word seldom does."""
     kinds = ["digit" if char.isdigit() else "upper" if char.isupper() else "lower" for char in piece]
-    return bool(re.fullmatch(r"[A-Za-z0-9_]{8}", piece)) and len(list(groupby(kinds))) >= 5
+    return len(list(groupby(kinds))) - 1

@@ -7,7 +7,7 @@ site's root. Knows no files, no snapshot, and not where a site is mounted.
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from unicodedata import category
 from urllib.parse import quote
@@ -49,13 +49,14 @@ class Redirect:
     """A line of `_redirects`. `target` is percent-encoded, with `:name` and `:splat` still in it.
 
     `status` is one of STATUSES; with 200, 404 and 410 the target is the page to answer with. `force`: also where a
-    file has this path.
+    file has this path. `where` names file and line.
     """
 
     source: Pattern
     target: str
     status: int
     force: bool
+    where: str = field(default="", compare=False)
 
     @property
     def local(self) -> bool:
@@ -106,7 +107,7 @@ def redirects(text: str, file: Path) -> tuple[Redirect, ...]:
             rule = _redirect(fields)
             if rule.source in rules:
                 raise ValueError(f"is never reached: line {rules[rule.source][0]} is about the same path")
-            rules[rule.source] = number, rule
+            rules[rule.source] = number, replace(rule, where=f"{file}:{number}")
     _raise(problems, file)
     return tuple(rule for _, rule in rules.values())
 

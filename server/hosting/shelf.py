@@ -91,22 +91,26 @@ class Shelf:
             return contents
         wanted = {contents[path].identity.digest: path for path, helps in files.items() if helps}
         made = self.cache.variants(wanted, self.progress)
-        loaded = {digest: tuple(filter(None, map(self._variant, made[digest]))) for digest in wanted}
+        loaded = {digest: self._variants(made[digest]) for digest in wanted}
         return {
             path: Content(content.identity, content.modified, loaded.get(content.identity.digest, ()))
             for path, content in contents.items()
         }
 
-    def _variant(self, variant: Variant) -> Encoded | None:
-        """None for one that the disk has spoilt: it is made again at the next start."""
+    def _variants(self, variants: tuple[Variant, ...]) -> tuple[Encoded, ...]:
+        """None of them if the disk has spoilt one: they lie in one file, which is made again at the next start."""
         try:
-            if self.held + variant.length <= self.budget:
-                self.held += variant.length
-                return Encoded(variant.coding, variant.digest, variant.length, variant.read())
-            variant.verify()
-            part = Part(str(variant.file), variant.offset, variant.length, stamp(os.stat(variant.file)))
+            return tuple(map(self._variant, variants))
         except (OSError, VariantError):
-            return None
+            return ()
+
+    def _variant(self, variant: Variant) -> Encoded:
+        if self.held + variant.length <= self.budget:
+            body = variant.read()
+            self.held += variant.length
+            return Encoded(variant.coding, variant.digest, variant.length, body)
+        variant.verify()
+        part = Part(str(variant.file), variant.offset, variant.length, stamp(os.stat(variant.file)))
         return Encoded(variant.coding, variant.digest, variant.length, part)
 
 

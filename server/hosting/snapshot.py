@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from server.hosting import html
+from server.hosting import html, media_types
 from server.hosting.files import SnapshotError
 from server.hosting.pages import ONE_HOUR, REVALIDATED, Page, Press, address, text
 from server.hosting.paths import canonical
@@ -15,6 +15,17 @@ from server.hosting.source import Source
 # Without one, a browser keeps a permanent redirect for as long as it likes.
 _CACHING = {301: ONE_HOUR, 308: ONE_HOUR}
 _PERMANENT = 308
+
+_NOWHERE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Not found</title>
+<h1>Not found</h1>
+<p>There is no page at this address.</p>
+</html>
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +64,10 @@ class Mount:
     source: Source
     pages: Mapping[str, Page]
     base: str
+    _rooted: dict[str, Page] = field(default_factory=dict)
 
-    def snapshot(self, nowhere: Entry) -> Snapshot:
-        """The table. `nowhere` answers where the source has no 404 page. Raises SnapshotError."""
+    def snapshot(self) -> Snapshot:
+        """The table. Raises SnapshotError for rules that lead to no page."""
         rules = Rules(self, tuple((rule, self._fixed(rule)) for rule in self.source.redirects))
         found = {path: rules.answer(path, forced=True) or entry for path, entry in self._own().items()}
         for rule in self.source.redirects:
@@ -66,7 +78,7 @@ class Mount:
         entries = {(self.base[:-1] + path).encode("ascii"): entry for path, entry in found.items()}
         if self.base != "/":
             entries[self.base[:-1].encode("ascii")] = self._moved(f".{self.base}")
-        return Snapshot(entries, rules, self._navigation(), (*self._missing(), ("/", nowhere)))
+        return Snapshot(entries, rules, self._navigation(), tuple(self._missing()))
 
     def page(self, target: str) -> Page | None:
         """The page that a local target names, by its file or by its address."""
@@ -79,8 +91,10 @@ class Mount:
         """The page as it is answered at other addresses than its own: there too its relative links hold."""
         if not page.is_html:
             return page
-        folder = self.base[:-1] + page.path.rpartition("/")[0] + "/"
-        return self.press.rewritten(page, html.rooted(text(page), folder))
+        if page.path not in self._rooted:
+            folder = self.base[:-1] + page.path.rpartition("/")[0] + "/"
+            self._rooted[page.path] = self.press.rewritten(page, html.rooted(text(page), folder))
+        return self._rooted[page.path]
 
     def error(self, page: Page, status: int) -> Entry:
         """The page with an error's status: found at any depth, and asked for again each time."""
@@ -92,8 +106,9 @@ class Mount:
             location = self.base[:-1] + target if rule.local else target
             return self._moved(location, rule.status)
         page = self.page(target)
-        if page is None:
+        if page is None or (rule.status == 200 and _is_error_page(page.path)):
             return None
+        page = self.elsewhere(page)
         return page.resource if rule.status == 200 else self.error(page, rule.status)
 
     def _fixed(self, rule: Redirect) -> Entry | None:
@@ -104,7 +119,7 @@ class Mount:
             return self.redirect(rule, rule.resolve({}))
         page = self.page(rule.resolve({}))
         if page is None:
-            raise SnapshotError([f"{self.source.name}: _redirects: there is no page {rule.target}"])
+            raise SnapshotError([f"{rule.where}: there is no page {rule.target}"])
         page = self.elsewhere(page)
         return page.resource if rule.status == 200 else self.error(page, rule.status)
 
@@ -129,6 +144,8 @@ class Mount:
     def _missing(self) -> Iterator[tuple[str, Entry]]:
         for path in sorted(filter(_is_error_page, self.pages), key=len, reverse=True):
             yield path.removesuffix("404.html"), self.error(self.elsewhere(self.pages[path]), 404)
+        fields = self.press.fields(self.source, "/404.html", media_types.guess("404.html"))
+        yield "/", self.error(self.press.made("/404.html", _NOWHERE, fields), 404)
 
 
 def _is_error_page(path: str) -> bool:

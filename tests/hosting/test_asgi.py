@@ -1,45 +1,122 @@
+"""Hosting as an application under any server, and in the whole program."""
+
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from server.app import create_app
-from server.hosting import Hosting, load
+from server.hosting import Hosting
 from server.settings import load as load_settings
 from tests.conftest import SITE_TOML, add_site, running
+from tests.hosting.conftest import Served, bikes
 
-INDEX = "<!doctype html><title>bikes</title>"
+
+async def asked(app: Hosting, scope: dict[str, Any]) -> list[Message]:
+    """What the application sends."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        raise AssertionError("nothing of a request for a file is read")
+
+    usual = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "GET",
+        "path": "/",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost")],
+    }
+    await app({**usual, **scope}, receive, send)
+    return sent
+
+
+async def elsewhere(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "elsewhere", "of": scope["type"]})
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Hosting:
+    return Hosting(elsewhere, Served(bikes(tmp_path, {"index.html": "Home", "é.txt": "x", "a%2fb.txt": "y"})))
+
+
+@pytest.mark.parametrize("kind", ["lifespan", "websocket"])
+async def test_what_is_no_request_is_passed_on(app: Hosting, kind: str) -> None:
+    assert await asked(app, {"type": kind}) == [{"type": "elsewhere", "of": kind}]
+
+
+async def test_what_is_not_hosted_is_passed_on(app: Hosting) -> None:
+    assert await asked(app, {"path": "/signup", "raw_path": b"/signup"}) == [{"type": "elsewhere", "of": "http"}]
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        {"path": "/bikes/é.txt", "raw_path": b"/bikes/%C3%A9.txt"},
+        {"path": "/bikes/é.txt", "raw_path": b"/bikes/%C3%A9.txt?x", "query_string": b"x"},
+        {"path": "/bikes/é.txt", "raw_path": None},
+        {"path": "/bikes/é.txt"},
+        {"path": "/bikes/é.txt", "http_version": "2"},
+        {"path": "/bikes/é.txt", "headers": [[b"host", b"localhost"]]},
+    ],
+)
+async def test_path_as_servers_tell_it(app: Hosting, scope: dict[str, Any]) -> None:
+    start, *bodies = await asked(app, scope)
+    assert start["status"] == 200
+    assert b"".join(message.get("body", b"") for message in bodies) == b"x"
+
+
+async def test_path_without_its_raw_form_is_not_decoded_twice(app: Hosting) -> None:
+    assert (await asked(app, {"path": "/bikes/a%2fb.txt"}))[0]["status"] == 200
+    assert (await asked(app, {"path": "/bikes/%2e%2e/x"}))[0]["status"] == 404
+
+
+@pytest.mark.parametrize("path", ["/bikes/\udcff", "/bikes/\ud800", "/bikes/?x", "/bikes/\0", "", "*", "bikes/"])
+async def test_path_that_is_none(app: Hosting, path: str) -> None:
+    (first, *_) = await asked(app, {"path": path})
+    assert first.get("status", 404) == 404
+
+
+async def test_query_of_a_redirect(app: Hosting) -> None:
+    start, _ = await asked(app, {"path": "/bikes", "raw_path": b"/bikes", "query_string": b"a=%20"})
+    assert (start["status"], dict(start["headers"])[b"location"]) == (308, b"./bikes/?a=%20")
+
+
+async def test_header_fields_of_one_name_are_one_list(app: Hosting) -> None:
+    headers = [(b"host", b"localhost"), (b"if-none-match", b'"x"'), (b"if-none-match", b"*")]
+    assert (await asked(app, {"path": "/bikes/", "headers": headers}))[0]["status"] == 200
+    etag = dict((await asked(app, {"path": "/bikes/"}))[0]["headers"])[b"etag"]
+    headers[2] = (b"if-none-match", etag)
+    assert (await asked(app, {"path": "/bikes/", "headers": headers}))[0]["status"] == 304
+
+
+async def test_another_publication_is_answered_at_once(tmp_path: Path) -> None:
+    served = Served(bikes(tmp_path, {"index.html": "one"}))
+    transport = httpx.ASGITransport(Hosting(elsewhere, served))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        assert (await client.get("/bikes/")).text == "one"
+        published = bikes(tmp_path, {"index.html": "two"})
+        assert (await client.get("/bikes/")).text == "one"
+        served.published = published
+        assert (await client.get("/bikes/")).text == "two"
+
+
+# -- the whole program ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def sites(tmp_path: Path) -> Path:
-    files = {"a/index.html": "A", "style.css": "b{}", ".env": "SECRET", "_headers": "/*", "_redirects": "/a /b"}
+    files = {"a/index.html": "A", "style.css": "b{}", ".env": "SECRET", "_headers": "# SECRET", "_redirects": "/b /a"}
     site = add_site(tmp_path / "sites", "bikes", SITE_TOML, files)
     (site / "emails").mkdir()
     (site / "emails" / "welcome.subject.txt").write_text("Hello")
     add_site(tmp_path / "sites", "lamps", 'title = "Lamps"', {"404.html": "No lamp here"})
     return tmp_path / "sites"
-
-
-async def test_page(client: httpx.AsyncClient) -> None:
-    answer = await client.get("/bikes/")
-    assert (answer.status_code, answer.text) == (200, INDEX)
-    assert answer.headers["content-type"] == "text/html; charset=utf-8"
-    assert answer.headers["cache-control"] == "no-cache"
-
-
-async def test_head_has_the_headers_and_no_body(client: httpx.AsyncClient) -> None:
-    answer, got = await client.head("/bikes/"), await client.get("/bikes/")
-    assert (answer.status_code, answer.content) == (200, b"")
-    for name in ("content-length", "content-type", "etag", "cache-control"):
-        assert answer.headers[name] == got.headers[name]
-
-
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "FROB"])
-@pytest.mark.parametrize("path", ["/bikes/", "/bikes/style.css", "/bikes"])
-async def test_other_methods(client: httpx.AsyncClient, method: str, path: str) -> None:
-    answer = await client.request(method, path)
-    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
 
 
 @pytest.mark.parametrize(
@@ -71,61 +148,9 @@ async def test_own_404_page_of_the_site_that_was_asked(client: httpx.AsyncClient
     assert "Not found" in (await client.get("/bikes/none")).text
 
 
-async def test_404_page_is_as_long_for_head(client: httpx.AsyncClient) -> None:
-    answer = await client.head("/lamps/none")
-    assert (answer.status_code, answer.headers["content-length"], answer.content) == (404, "12", b"")
-
-
-# -- redirects -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("asked", "location"),
-    [
-        ("/bikes", "./bikes/"),
-        ("/bikes?a=1&b=%20", "./bikes/?a=1&b=%20"),
-        ("/bikes/a", "./a/"),
-        ("/bikes/a?x=//evil.example", "./a/?x=//evil.example"),
-        ("/bikes?v=1%0d%0aInjected:%20yes", "./bikes/?v=1%0d%0aInjected:%20yes"),
-    ],
-)
-async def test_missing_slash_is_added(client: httpx.AsyncClient, asked: str, location: str) -> None:
-    answer = await client.get(asked, headers={"host": "evil.example"})
-    assert (answer.status_code, answer.headers["location"]) == (308, location)
-    assert "injected" not in answer.headers
-    assert str(answer.next_request and answer.next_request.url).startswith("http://localhost:8000/bikes/")
-
-
-# -- validators ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("pattern", ["{}", "W/{}", '"other", {}', '"other" ,W/{} , "x"', "*"])
-async def test_unchanged(client: httpx.AsyncClient, pattern: str) -> None:
-    etag = (await client.get("/bikes/")).headers["etag"]
-    answer = await client.get("/bikes/", headers={"if-none-match": pattern.format(etag)})
-    assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", etag)
-    assert answer.headers["cache-control"] == "no-cache"
-    assert "content-length" not in answer.headers  # it would be that of the 200 (RFC 9110 section 8.6)
-
-
-async def test_unchanged_by_one_of_two_headers(client: httpx.AsyncClient) -> None:
-    etag = (await client.get("/bikes/")).headers["etag"]
-    answer = await client.get("/bikes/", headers=[("if-none-match", '"other"'), ("if-none-match", etag)])
-    assert answer.status_code == 304
-
-
-@pytest.mark.parametrize("value", ['"other"', "", "nonsense", '"*"', "\xff"])
-async def test_changed(client: httpx.AsyncClient, value: str) -> None:
-    headers = [(b"if-none-match", value.encode("latin-1"))]
-    assert (await client.get("/bikes/", headers=headers)).status_code == 200
-
-
-async def test_not_modified_is_for_get_and_head_only(client: httpx.AsyncClient) -> None:
-    assert (await client.post("/bikes/", headers={"if-none-match": "*"})).status_code == 405
-    assert (await client.head("/bikes/", headers={"if-none-match": "*"})).status_code == 304
-
-
-# -- sites ---------------------------------------------------------------------------------------------------------
+async def test_every_answer_tells_its_time(client: httpx.AsyncClient) -> None:
+    for path in ("/bikes/", "/bikes", "/bikes/none", "/none"):
+        assert float((await client.get(path)).headers["x-process-time"]) >= 0
 
 
 async def test_third_site_is_a_folder(sites: Path, environ: dict[str, str]) -> None:
@@ -150,15 +175,3 @@ async def test_no_sites_is_said(environ: dict[str, str], tmp_path: Path) -> None
     settings = load_settings({**environ, "DOORBELL_SITES_DIR": str(tmp_path / "empty")}, env_file=None)
     async with running(create_app(settings)) as client:
         assert "There are no sites yet" in (await client.get("/")).text
-
-
-async def test_another_snapshot_is_answered_at_once(tmp_path: Path) -> None:
-    (tmp_path / "index.html").write_text("one")
-    mounts = {"a": load(tmp_path)}
-    transport = httpx.ASGITransport(Hosting(lambda: mounts))
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-        assert (await client.get("/a/")).text == "one"
-        (tmp_path / "index.html").write_text("two")
-        assert (await client.get("/a/")).text == "one"
-        mounts["a"] = load(tmp_path)
-        assert (await client.get("/a/")).text == "two"

@@ -91,7 +91,7 @@ class Server:
 
     @property
     def lanes(self) -> list[Lane]:
-        return list(self.watch._connections)
+        return [connection for connection in self.watch._connections if isinstance(connection, Lane)]
 
 
 def start(served: Served, limits: Limits | None = None, **config: Any) -> Server:

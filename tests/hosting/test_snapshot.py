@@ -1,201 +1,137 @@
-import os
+"""The table that a folder becomes: which targets are in it, and what each is."""
+
+import unicodedata
 from pathlib import Path
 
 import pytest
 
-from server.hosting import Snapshot, SnapshotError, load, of
-from server.hosting.snapshot import Answer, Redirect
-from tests.conftest import unprivileged
+from server import hosting
+from server.hosting import SnapshotError
+from server.hosting.media_types import guess
+from server.hosting.resource import Entry, Moved, Resource
+from server.hosting.shelf import read
+from tests.hosting.conftest import Files, bikes, publish, write
+
+FIELDS = {b"host": b"localhost"}
 
 
-def folder(root: Path, *names: str) -> Path:
-    """A folder with these files, each of which holds its own name."""
-    for name in names:
-        file = root / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(name)
-    return root
+def table(folder: Path, *names: str) -> set[str]:
+    """The targets below /bikes of a site with these files."""
+    published = bikes(folder, {name: name for name in names})
+    return {target.decode().removeprefix("/bikes") for target in published.default.entries}
 
 
-def answer(snapshot: Snapshot, path: str) -> Answer:
-    found = snapshot.look_up(path)
-    assert isinstance(found, Answer)
-    return found
+def find(folder: Path, target: str, files: Files) -> Entry:
+    entry, _ = bikes(folder, files).find(target.encode("latin-1"), FIELDS)
+    assert entry is not None
+    return entry
 
 
-def problems(root: Path) -> list[str]:
-    with pytest.raises(SnapshotError) as caught:
-        load(root)
-    return caught.value.problems
-
-
-def test_first_page_has_two_addresses(tmp_path: Path) -> None:
-    snapshot = load(folder(tmp_path, "index.html"))
-    assert sorted(snapshot.table) == ["", "index.html"]
-    assert answer(snapshot, "") is answer(snapshot, "index.html")
-
-
-def test_folder_with_a_page_redirects_to_its_slash(tmp_path: Path) -> None:
-    snapshot = load(folder(tmp_path, "a/b/index.html"))
-    assert snapshot.look_up("a/b") == Redirect("b/")
-    assert answer(snapshot, "a/b/").body == b"a/b/index.html"
-
-
-def test_folder_without_a_page_is_nowhere(tmp_path: Path) -> None:
-    snapshot = load(folder(tmp_path, "a/x.css"))
-    assert (snapshot.look_up("a"), snapshot.look_up("a/")) == (None, None)
+def body(entry: Entry) -> bytes:
+    """What a file answers with."""
+    assert isinstance(entry, Resource)
+    return read(entry.identity.body)
 
 
 @pytest.mark.parametrize(
-    "hidden", [".env", ".git/config", "a/.htaccess", ".DS_Store", "_headers", "_redirects", "a/.b/c.html"]
-)
-def test_hidden_file_is_not_published(tmp_path: Path, hidden: str) -> None:
-    snapshot = load(folder(tmp_path, "index.html", hidden))
-    assert len(snapshot) == 2
-    assert snapshot.look_up(hidden) is None
-
-
-def test_well_known_is_published(tmp_path: Path) -> None:
-    snapshot = load(folder(tmp_path, ".well-known/security.txt"))
-    assert answer(snapshot, ".well-known/security.txt").media_type == "text/plain; charset=utf-8"
-
-
-@pytest.mark.parametrize(
-    ("name", "media_type"),
+    ("names", "targets"),
     [
-        ("a.html", "text/html; charset=utf-8"),
-        ("a.css", "text/css; charset=utf-8"),
-        ("a.js", "text/javascript; charset=utf-8"),
-        ("a.mjs", "text/javascript; charset=utf-8"),
-        ("a.svg", "image/svg+xml; charset=utf-8"),
-        ("a.json", "application/json; charset=utf-8"),
-        ("a.woff2", "font/woff2"),
-        ("a.avif", "image/avif"),
-        ("a.PNG", "image/png"),
-        ("a.nothing", "application/octet-stream"),
-        ("CNAME", "application/octet-stream"),
+        (["index.html"], {"", "/", "/index.html"}),
+        (["a/index.html"], {"", "/a", "/a/", "/a/index.html"}),
+        (["a.html"], {"", "/a", "/a.html"}),
+        (["a/b.html"], {"", "/a/b", "/a/b.html"}),
+        (["a/x.css"], {"", "/a/x.css"}),
+        (["a.html", "a/index.html"], {"", "/a", "/a.html", "/a/", "/a/index.html"}),
+        (["a", "a.html"], {"", "/a", "/a.html"}),
+        (["404.html", "a/404.html"], {""}),
+        ([".env", ".git/config", "_headers"], {""}),
+        (["é ü.txt"], {"", "/%C3%A9%20%C3%BC.txt"}),
+        (["a?b#c%20.txt"], {"", "/a%3Fb%23c%2520.txt"}),
+        (["a.HTML"], {"", "/a.HTML"}),
+        (["index.htm"], {"", "/index.htm"}),
     ],
 )
-def test_media_type(tmp_path: Path, name: str, media_type: str) -> None:
-    assert answer(load(folder(tmp_path, name)), name).media_type == media_type
+def test_targets_of_files(tmp_path: Path, names: list[str], targets: set[str]) -> None:
+    if "_headers" in names:
+        write(tmp_path / "public", {"_headers": "# none"})
+        names = [name for name in names if name != "_headers"]
+    assert table(tmp_path, *names) == targets
+
+
+def test_ways_to_the_first_page(tmp_path: Path) -> None:
+    files: Files = {"index.html": "x"}
+    assert body(find(tmp_path, "/bikes/", files)) == b"x"
+    moved = find(tmp_path, "/bikes/index.html", files)
+    assert isinstance(moved, Moved) and (moved.status, moved.location) == (308, b"./")
+    moved = find(tmp_path, "/bikes", files)
+    assert isinstance(moved, Moved) and (moved.status, moved.location) == (308, b"./bikes/")
+
+
+@pytest.mark.parametrize(
+    "asked", ["caf%C3%A9%20au%20lait.txt", "caf%c3%a9%20au lait.txt", "c%61fe%CC%81%20au%20lait.txt"]
+)
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_every_spelling_of_an_encoded_name(tmp_path: Path, asked: str, form: str) -> None:
+    name = unicodedata.normalize("NFC" if form == "NFC" else "NFD", "café au lait.txt")
+    assert body(find(tmp_path, f"/bikes/{asked}", {name: "x"})) == b"x"
+
+
+@pytest.mark.parametrize(
+    "asked", ["a%2Fx.css", "a%2fx.css", "a\\x.css", "a%5Cx.css", "./a/x.css", "a/../a/x.css", "a//x.css", "A/x.css"]
+)
+def test_other_ways_to_a_file_are_nowhere(tmp_path: Path, asked: str) -> None:
+    assert not isinstance(find(tmp_path, f"/bikes/{asked}", {"a/x.css": "x"}), Resource | Moved)
+
+
+def test_queries_are_not_looked_at(tmp_path: Path) -> None:
+    published = bikes(tmp_path, {"x.txt": "x"})
+    for query in (b"", b"a", b"a?b", b"/../", b"%00", b"\xff"):
+        entry, found = published.find(b"/bikes/x.txt?" + query, FIELDS)
+        assert entry is not None and (body(entry), found) == (b"x", query)
+
+
+@pytest.mark.parametrize("name", ["a\nb.txt", "a\x01.txt", "a\\b.txt", "a\x7f/b.txt", "a\x85.txt"])
+def test_name_that_no_address_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    public = write(tmp_path / "public", {"index.html": "x", name: "x"})
+    with pytest.raises(SnapshotError) as caught:
+        publish(hosting.read("bikes", public))
+    assert caught.value.problems == [f"{public / name}: has a name that no address can have"]
 
 
 def test_etag_is_of_the_content(tmp_path: Path) -> None:
-    file = folder(tmp_path, "a.txt") / "a.txt"
-    os.utime(file, (1, 1))
-    before = answer(load(tmp_path), "a.txt").etag
-    file.write_text("b.txt")  # as long as before
-    os.utime(file, (1, 1))
-    assert answer(load(tmp_path), "a.txt").etag != before
-    file.write_text("a.txt")
-    assert answer(load(tmp_path), "a.txt").etag == before
+    def etag(text: str) -> bytes:
+        entry = find(tmp_path, "/bikes/a.txt", {"a.txt": text})
+        assert isinstance(entry, Resource)
+        return entry.identity.etag
+
+    before = etag("a.txt")
+    assert etag("b.txt") != before  # as long as before
+    assert etag("a.txt") == before
 
 
-@pytest.mark.parametrize(
-    "asked", ["caf%C3%A9%20au%20lait.html", "caf%c3%a9%20au lait.html", "c%61f%C3%A9%20au%20lait.html"]
-)
-def test_every_spelling_of_an_encoded_name(tmp_path: Path, asked: str) -> None:
-    snapshot = load(folder(tmp_path, "café au lait.html"))
-    assert answer(snapshot, asked).body == "café au lait.html".encode()
+@pytest.mark.parametrize("name", ["a.html", "a.css", "a.js", "a.svg", "a.woff2", "a.PNG", "a.nothing", "CNAME"])
+def test_media_type_is_of_the_name(tmp_path: Path, name: str) -> None:
+    entry = find(tmp_path, f"/bikes/{name.removesuffix('.html')}", {name: "x"})
+    assert isinstance(entry, Resource)
+    assert entry.headers.content_type.decode() == guess(name)
 
 
-def test_name_full_of_url_characters(tmp_path: Path) -> None:
-    snapshot = load(folder(tmp_path, "a?b#c%20.txt"))
-    assert answer(snapshot, "a%3Fb%23c%2520.txt").body == b"a?b#c%20.txt"
-    assert snapshot.look_up("a%3Fb%23c%20.txt") is None
+def test_same_site_has_the_same_pages_on_its_domain(tmp_path: Path) -> None:
+    published = bikes(tmp_path, {"index.html": "x", "a/index.html": "a", "b.txt": "b"}, hosts=("bikes.example",))
+    own = {target.removeprefix(b"/bikes") for target in published.default.entries} - {b""}
+    assert set(published.hosts["bikes.example"].entries) == own
 
 
-@pytest.mark.parametrize(
-    "asked", ["a%2Fx.css", "a%2fx.css", "a\\x.css", "a%5Cx.css", "./a/x.css", "a/../a/x.css", "a//x.css"]
-)
-def test_other_ways_to_a_file_are_nowhere(tmp_path: Path, asked: str) -> None:
-    assert load(folder(tmp_path, "a/x.css")).look_up(asked) is None
+def test_script_is_put_into_every_page(tmp_path: Path) -> None:
+    script = "<script src=/live.js></script>"
+    files: Files = {"index.html": "<body>x</body>", "a.txt": "<body>x</body>", "404.html": "y"}
+    published = bikes(tmp_path, files, script=script)
 
+    def found(target: bytes) -> Entry:
+        entry, _ = published.find(target, FIELDS)
+        assert entry is not None
+        return entry
 
-def test_own_404_page(tmp_path: Path) -> None:
-    assert load(folder(tmp_path, "index.html")).not_found is None
-    missing = load(folder(tmp_path, "404.html")).not_found
-    assert missing is not None and missing.body == b"404.html"
-
-
-# -- links ---------------------------------------------------------------------------------------------------------
-
-
-def test_link_to_a_file_of_the_site(tmp_path: Path) -> None:
-    (folder(tmp_path, "a.txt") / "b.txt").symlink_to("a.txt")
-    assert answer(load(tmp_path), "b.txt").body == b"a.txt"
-
-
-@pytest.mark.parametrize("target", ["../secret.txt", "/etc/passwd", "../public-old/x.txt"])
-def test_link_out_of_the_site_is_refused_by_name(tmp_path: Path, target: str) -> None:
-    public = folder(tmp_path / "public", "index.html")
-    folder(tmp_path, "secret.txt", "public-old/x.txt")
-    (public / "a").mkdir()
-    (public / "a" / "link.txt").symlink_to(Path("..") / target if target.startswith("..") else target)
-    assert problems(public) == [f"{public / 'a' / 'link.txt'}: is a link that leads out of the site"]
-
-
-def test_linked_folder_out_of_the_site_is_refused_by_name(tmp_path: Path) -> None:
-    public = folder(tmp_path / "public", "index.html")
-    folder(tmp_path / "elsewhere", "index.html")
-    (public / "docs").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    assert problems(public) == [f"{public / 'docs'}: is a link that leads out of the site"]
-
-
-def test_linked_first_page_out_of_the_site_is_refused_by_name(tmp_path: Path) -> None:
-    public = folder(tmp_path / "public", "style.css")
-    (public / "index.html").symlink_to(folder(tmp_path, "secret.html") / "secret.html")
-    assert problems(public) == [f"{public / 'index.html'}: is a link that leads out of the site"]
-
-
-def test_link_to_itself_and_link_to_nothing(tmp_path: Path) -> None:
-    public = folder(tmp_path / "public", "index.html")
-    (public / "loop").symlink_to("loop")
-    (public / "gone").symlink_to("nothing")
-    assert problems(public) == [f"{public / name}: is no file, or cannot be read" for name in ("gone", "loop")]
-
-
-def test_root_may_be_a_link(tmp_path: Path) -> None:
-    folder(tmp_path / "build" / "out", "index.html", "a/x.css")
-    (tmp_path / "public").symlink_to(tmp_path / "build" / "out", target_is_directory=True)
-    assert answer(load(tmp_path / "public"), "a/x.css").body == b"a/x.css"
-
-
-# -- what cannot be published --------------------------------------------------------------------------------------
-
-
-def test_pipe_is_refused_by_name(tmp_path: Path) -> None:
-    os.mkfifo(folder(tmp_path, "index.html") / "pipe")
-    assert problems(tmp_path) == [f"{tmp_path / 'pipe'}: is no file, or cannot be read"]
-
-
-def test_locked_file_is_refused_by_name() -> None:
-    with unprivileged() as root:
-        (folder(root, "index.html", "a.css", "b.css") / "a.css").chmod(0)
-        assert problems(root) == [f"{root / 'a.css'}: cannot be read: Permission denied"]
-
-
-@pytest.mark.parametrize("mode", [0o000, 0o400])
-def test_locked_folder_is_refused_by_name(mode: int) -> None:
-    with unprivileged() as root:
-        locked = folder(root, "index.html", "a/x.css") / "a"
-        locked.chmod(mode)
-        (line,) = problems(root)
-        locked.chmod(0o700)
-        assert line.startswith(str(locked))
-
-
-def test_name_that_is_not_utf8_is_refused_by_name(tmp_path: Path) -> None:
-    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.html")).write_text("x")
-    assert problems(tmp_path) == [f"{tmp_path}/caf\ufffd.html: has a name that is not UTF-8"]
-
-
-def test_file_gone_meanwhile(tmp_path: Path) -> None:
-    with pytest.raises(SnapshotError, match=r"gone\.css: cannot be read: No such file"):
-        of({"gone.css": tmp_path / "gone.css"})
-
-
-def test_every_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    for name in ("a", "b", "c"):
-        os.mkfifo(tmp_path / name)
-    assert len(problems(tmp_path)) == 3
+    assert body(found(b"/bikes/")) == f"<body>x{script}</body>".encode()
+    assert body(found(b"/bikes/a.txt")) == b"<body>x</body>"
+    assert found(b"/bikes/none").respond(b"GET", FIELDS, b"")[2] == f"y{script}".encode()
