@@ -40,8 +40,9 @@ run: install
 check: install
 	@$(BIN)/python -m server check
 
+# Files side by side, as many as there are cores; ARGS="-n0 tests/web" runs some one by one.
 test: install-dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile $(ARGS)
 
 # nginx, Caddy and wrk are programs of the system: bench/README.md says how to get them.
 bench: install-bench
