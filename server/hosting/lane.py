@@ -23,7 +23,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from server import log
 from server.hosting.asgi import joined
-from server.hosting.resource import Body, Entry, Fields, Part, status_line
+from server.hosting.resource import Entry, Fields, Part, status_line
+from server.hosting.seen import Known, process_time
 from server.hosting.watch import Watch
 
 if sys.platform != "win32":
@@ -34,8 +35,6 @@ _log = log.get(__name__)
 
 # Fed to the parser at a time: it cannot be stopped within, so this bounds what a client can ask for without reading.
 _SLICE = 4096
-# Bodies from here on are sent as they are; below, one copy is cheaper than a second buffer.
-_JOINED = 32 * 1024
 _HIGH_WATER = 256 * 1024
 # A longer request is not kept with its answer.
 _SEEN_BYTES = 2048
@@ -47,8 +46,6 @@ _MORE = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade
 
 # Absolute-form (RFC 9112 section 3.2.2): authority, without user information, and the rest.
 _ABSOLUTE = re.compile(rb"https?://([^/?#@]+)((?:[/?][^#]*)?)", re.IGNORECASE)
-
-_TIMES = [b"x-process-time: 0.%06d\r\n\r\n" % micros for micros in range(1000)]
 
 
 def protocol(watch: Watch) -> Callable[..., "Lane"]:
@@ -89,7 +86,7 @@ class Lane(HttpToolsProtocol):
         self._head_size = 0
         self._rests = True  # all that came was whole requests
         self._ready = False  # and the next one, if it was seen before, may be answered at once
-        self._answered: tuple[bytes, bytes | memoryview] | None = None  # with this, by the lane
+        self._answered: Known | None = None  # with this, by the lane
         self._held = b""  # received, and not yet for the parser
         self._room = _SLICE  # more than that does not go straight to the parser; -1: nothing does
         # For the watch: was there progress since it last looked; what was done then, since when, and what was unsent.
@@ -114,8 +111,11 @@ class Lane(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         seen = self.watch.serving.published.seen
-        if self._ready and (known := seen.get(data)) is not None:
-            return self._write(*known, perf_counter_ns())
+        known = seen.get(data)
+        if known is not None and self._ready:
+            if known.date is not self.watch.date:
+                known.renew(self.watch.date, perf_counter_ns())
+            return self._write(known)
         if len(data) > self._room:
             return self._hold(data)
         try:
@@ -242,25 +242,23 @@ class Lane(HttpToolsProtocol):
             return False
         # HTTP/1.0 would have to be told that a connection stays open; it is closed instead, as uvicorn does.
         keep = parser.should_keep_alive() and (b"connection" not in fields or parser.get_http_version() != "1.0")
-        head = b"".join(blocks) if keep else b"".join((*blocks, b"connection: close\r\n"))
-        self._write(head, body, began)
+        known = Known(b"".join(blocks if keep else (*blocks, b"connection: close\r\n")), body)
+        known.renew(self.watch.date, began)
+        self._write(known)
         if self.access_log:
             self._log_access(target, status)
         elif not isinstance(body, list):  # one of several ranges is never the same twice
-            self._answered = head, body
+            self._answered = known
         if not keep:
             self._stop()
             self.transport.close()
         return True
 
-    def _write(self, head: bytes, body: Body | list[Body], began: int) -> None:
-        took = (perf_counter_ns() - began) // 1000
-        last = _TIMES[took] if took < 1000 else b"x-process-time: %.6f\r\n\r\n" % (took / 1e6)
-        if body.__class__ is bytes and len(body) < _JOINED:
-            self.transport.write(b"".join((head, self.watch.date, last, body)))
+    def _write(self, known: Known) -> None:
+        if known.rest:
+            self.transport.writelines([known.first, *known.rest])  # type: ignore[list-item]
         else:
-            head += self.watch.date + last
-            self.transport.writelines([head, *(body if isinstance(body, list) else (body,))])
+            self.transport.write(known.first)
         self._moved = True
         self.server_state.total_requests += 1
 
@@ -337,8 +335,8 @@ class Lane(HttpToolsProtocol):
         answer is lost."""
         text = f"{HTTPStatus(self._refused).phrase}.\n".encode()
         block = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n" % len(text)
-        guard = self.watch.serving.published.guard
-        self.transport.write(b"".join((status_line(self._refused), guard, block, self.watch.date, _TIMES[0], text)))
+        head = (status_line(self._refused), self.watch.serving.published.guard, block, self.watch.date)
+        self.transport.write(b"".join((*head, process_time(perf_counter_ns()), text)))
         self.transport.write_eof()
         self.flow.resume_reading()
         self._lingering = True

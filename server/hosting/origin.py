@@ -12,14 +12,10 @@ from server.hosting.files import SnapshotError
 from server.hosting.pages import Press
 from server.hosting.paths import canonical
 from server.hosting.resource import Entry, Fields, lines
+from server.hosting.seen import Seen
 from server.hosting.shelf import Shelf
 from server.hosting.snapshot import Mount, Snapshot
 from server.hosting.source import Source
-
-# For requests that were seen: how many are remembered to have come once, and the bytes for those that came again.
-_ONCE = 32 * 1024
-_SEEN_BYTES = 8 * 2**20
-_OVERHEAD = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,29 +52,6 @@ class Origin:
         if (snapshot := self.snapshots.get(segment)) is not None:
             return snapshot.miss(path and path[len(segment) + 1 :], fields)
         return None
-
-
-class Seen(dict[bytes, tuple[bytes, bytes | memoryview]]):
-    """Whole requests, each with head and body of its answer, from the second time on that it came. Some megabytes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._once: set[int] = set()
-        self._size = 0
-
-    def note(self, request: bytes, answer: tuple[bytes, bytes | memoryview]) -> None:
-        """It came, and was answered so."""
-        mark = hash(request)
-        if mark not in self._once:
-            if len(self._once) >= _ONCE:
-                self._once.clear()
-            self._once.add(mark)
-            return
-        self._size += len(request) + len(answer[0]) + _OVERHEAD
-        if self._size > _SEEN_BYTES:
-            self.clear()
-            self._size = 0
-        self[request] = answer
 
 
 @dataclass(frozen=True, slots=True)

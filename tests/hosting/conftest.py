@@ -53,7 +53,9 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(served: Served, way: str, limits: Limits | None = None) -> AsyncIterator[int]:
+async def serving(
+    served: Served, way: str, limits: Limits | None = None, *, access_log: bool = False
+) -> AsyncIterator[int]:
     """A server on a port of its own. What is not hosted is answered by an app that says `app` and the path."""
 
     async def other(scope: Any, receive: Any, send: Any) -> None:
@@ -63,7 +65,7 @@ async def serving(served: Served, way: str, limits: Limits | None = None) -> Asy
     app = Hosting(other, served)
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app, lifespan="off", log_config=None, access_log=False, server_header=False, http=http, ws="none"
+        app, lifespan="off", log_config=None, access_log=access_log, server_header=False, http=http, ws="none"
     )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
