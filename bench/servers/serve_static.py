@@ -1,6 +1,6 @@
 """ServeStatic's ASGI app."""
 
-from servestatic import ServeStaticASGI  # type: ignore[import-untyped]
+from servestatic import ServeStaticASGI
 
 from bench.servers import arguments, serve
 
