@@ -1,6 +1,7 @@
 """The whole program on one screen: sites, routes, middleware, mounts and the lifespan that opens and closes it all."""
 
 import asyncio
+import gc
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,7 +15,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from server import __version__, hosting, log, signup, site
-from server.hosting import Cache, Hosting, Published, Shelf, SnapshotError, Source, progress
+from server.hosting import Cache, Encoded, Hosting, Published, Shelf, SnapshotError, Source, progress
 from server.runtime import Runtime, Step, opened
 from server.settings import Settings
 from server.signup import Reception
@@ -58,14 +59,23 @@ class Current:
     async def load(self) -> None:
         """Reads them in a thread. Raises SiteError; what was served is served on."""
         async with self._loading:
-            before = self.published.digests if hasattr(self, "published") else frozenset()
-            sites = await asyncio.to_thread(load_sites, self._settings, self._cache, reloads=self._live is not None)
+            before = self.published.contents if hasattr(self, "published") else {}
+            sites = await asyncio.to_thread(self._read, before)
             self.sites, self.published = sites, sites.published
             # Not those of before: answers under way may be sent from there.
-            await asyncio.to_thread(self._cache.prune, self.published.digests | before)
+            await asyncio.to_thread(self._cache.prune, self.published.contents.keys() | before.keys())
         if self._cache.fault:
             _log.warning("hosting.not_compressed", reason=self._cache.fault)
         self._tell()
+
+    def _read(self, before: Mapping[str, Encoded]) -> Sites:
+        # Looking for garbage among all that is made here takes longer than to make it, and stops every request.
+        gc.disable()
+        try:
+            return load_sites(self._settings, self._cache, before, reloads=self._live is not None)
+        finally:
+            gc.freeze()
+            gc.enable()
 
     async def reload(self) -> None:
         """The same while they are served. Raises nothing: what is wrong is logged, line by line."""
@@ -90,10 +100,17 @@ class Current:
             self._live.tell(self.sites.version, problems)
 
 
-def load_sites(settings: Settings, cache: Cache | None = None, *, reloads: bool = False) -> Sites:
+def load_sites(
+    settings: Settings,
+    cache: Cache | None = None,
+    before: Mapping[str, Encoded] = MappingProxyType({}),
+    *,
+    reloads: bool = False,
+) -> Sites:
     """Reads every site, its files and its templates. Raises SiteError with every problem of all of them.
 
-    Without a `cache` nothing is compressed. With `reloads`, pages reload themselves when these are replaced.
+    Without a `cache` nothing is compressed. What is among the contents of `before` is not held twice. With
+    `reloads`, pages reload themselves when these are replaced.
     """
     found, problems = site.load_all(settings.sites_dir)
     receptions: dict[str, Reception] = {}
@@ -111,7 +128,7 @@ def load_sites(settings: Settings, cache: Cache | None = None, *, reloads: bool 
     try:
         published = hosting.publish(
             [_own_files(reloads), _docs_files(), *sources],
-            Shelf(cache, settings.cache_mb * 2**20, progress.on(sys.stderr)),
+            Shelf(cache, settings.cache_mb * 2**20, progress.on(sys.stderr), before=before),
             defaults=SECURITY_HEADERS,
             reserved=RESERVED_SLUGS,
             public=PUBLIC,

@@ -4,8 +4,20 @@ from server.hosting.asgi import Hosting
 from server.hosting.files import SnapshotError
 from server.hosting.origin import Published, Serving, publish
 from server.hosting.rules import headers
-from server.hosting.shelf import Shelf
+from server.hosting.shelf import Encoded, Shelf
 from server.hosting.source import Source, read
 from server.hosting.variants import Cache
 
-__all__ = ["Cache", "Hosting", "Published", "Serving", "Shelf", "SnapshotError", "Source", "headers", "publish", "read"]
+__all__ = [
+    "Cache",
+    "Encoded",
+    "Hosting",
+    "Published",
+    "Serving",
+    "Shelf",
+    "SnapshotError",
+    "Source",
+    "headers",
+    "publish",
+    "read",
+]

@@ -21,6 +21,8 @@ _NO_HOST = b"A request names its host, and exactly once.\n"
 _GONE = b"This file is being replaced.\n"
 # Bytes of a file that are in memory at a time, for each request.
 PIECE = 256 * 1024
+# Blocks up to this size are mostly those of many files; longer ones hold what the client has sent.
+_SHARED = 2048
 
 
 class Hosting:
@@ -86,9 +88,17 @@ async def _send(send: Send, answer: Answer) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-@lru_cache(maxsize=8192)
 def fields_of(block: bytes) -> Headers:
     """The header fields in a block of a head, without its status line."""
+    return _shared(block) if len(block) < _SHARED else _parsed(block)
+
+
+@lru_cache(maxsize=2048)
+def _shared(block: bytes) -> Headers:
+    return _parsed(block)
+
+
+def _parsed(block: bytes) -> Headers:
     lines = block.split(b"\r\n")[:-1]
     return [(name, value) for name, _, value in (line.partition(b": ") for line in lines) if value]
 

@@ -20,7 +20,7 @@ class SnapshotError(Exception):
 def published(folder: Path) -> dict[str, Path]:
     """The files below `folder` by name: relative, with slashes, in NFC.
 
-    Not published are names that begin with a dot, but for .well-known, and `_headers` and `_redirects` at the top.
+    Not published are names that begin with a dot, but for .well-known, and `_headers` and `_redirects`.
     Raises SnapshotError with everything that would be and cannot: a link that leads out of the folder or round in a
     circle, what is no file, a folder that is locked, a name that is not UTF-8, two names that are one in NFC.
     """
@@ -45,12 +45,8 @@ def _printable(file: str) -> str:
     return os.fsencode(file).decode("utf-8", "replace")
 
 
-def _unpublished(path: str) -> bool:
-    return path in RULES or any(map(_hidden, path.split(os.sep)))
-
-
 def _hidden(segment: str) -> bool:
-    return segment.startswith(".") and segment != ".well-known"
+    return (segment.startswith(".") and segment != ".well-known") or segment in RULES
 
 
 def _walk(root: str, folder: str, prefix: str, parents: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
@@ -63,12 +59,12 @@ def _walk(root: str, folder: str, prefix: str, parents: tuple[str, ...]) -> Iter
         return
     for entry in entries:
         name = prefix + entry.name
-        if _hidden(entry.name) or name in RULES:
+        if _hidden(entry.name):
             continue
         target = os.path.realpath(entry.path) if entry.is_symlink() else ""
         if target and not target.startswith(root + os.sep):
             yield name, entry.path, "is a link that leads out of the site"
-        elif target and _unpublished(target[len(root) + 1 :]):
+        elif target and any(map(_hidden, target[len(root) + 1 :].split(os.sep))):
             yield name, entry.path, "is a link to what is not published"
         elif _printable(entry.path) != entry.path:
             yield name, entry.path, "has a name that is not UTF-8"

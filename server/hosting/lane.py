@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from server import log
 from server.hosting.asgi import joined
@@ -79,6 +79,7 @@ class Lane(HttpToolsProtocol):
         self.headers: list[tuple[bytes, bytes]] = []
         self._open = True  # there may be more requests
         self._handed = False  # the message that is being read is uvicorn's
+        self._running: RequestResponseCycle | None = None
         self._before = self.cycle  # the one before the last
         self._framing = b""  # of a body that the parser takes for another protocol
         self._refused = 0  # the status of the last answer, which is the lane's own
@@ -105,6 +106,10 @@ class Lane(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop()
+        # uvicorn tells only the last of them, and another one may be about to write.
+        for cycle in filter(None, (self._running, *(cycle for cycle, _ in self.pipeline))):
+            cycle.disconnected = True
+            cycle.message_event.set()
         self._held = b""
         self.watch.leave(self)
         super().connection_lost(exc)
@@ -128,10 +133,9 @@ class Lane(HttpToolsProtocol):
                 self.refuse(431)
         rested, self._rests = self._rests, data.endswith(_END) and not self.url and not self._handed
         answered, self._answered = self._answered, None
-        if answered is None or not self._rests or not self._open or self.flow.write_paused:
-            self._ready = False
+        self._ready = answered is not None and self._rests and self._is_free()
+        if answered is None or not self._ready:
             return
-        self._ready = True
         if rested and len(data) <= _SEEN_BYTES and data.find(_END) == len(data) - len(_END):
             seen.note(data, answered)
 
@@ -206,8 +210,7 @@ class Lane(HttpToolsProtocol):
         self.url, self.headers, self._head_size = b"", [], 0
         if not self._open:
             return
-        cycle = self.cycle
-        if (cycle is None or cycle.response_complete) and not self.flow.write_paused:
+        if self._is_free():
             fields = dict(headers)
             if len(fields) != len(headers):
                 fields = joined(headers)
@@ -216,6 +219,10 @@ class Lane(HttpToolsProtocol):
                 if entry is not None and self._answer(entry, fields, query, target, began):
                     return
         self._hand_over(target, headers)
+
+    def _is_free(self) -> bool:
+        """Whether an answer may be written now: no other is under way, and the client reads."""
+        return self._open and not self.flow.write_paused and (self.cycle is None or self.cycle.response_complete)
 
     def _is_plain(self, fields: Fields) -> bool:
         """Nothing follows its head, and it has a Host, which before HTTP/1.1 may be missing."""
@@ -276,6 +283,7 @@ class Lane(HttpToolsProtocol):
 
     def _hand_over(self, target: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         """Lets uvicorn have the request, as if it had read the head itself."""
+        self._answered = None  # what the lane has answered before it is not all that came
         if len(target) > self.watch.limits.target:
             return self.refuse(414)
         method, version = self.parser.get_method(), self.parser.get_http_version()
@@ -298,6 +306,10 @@ class Lane(HttpToolsProtocol):
             self._handed = True
         finally:
             self.url, self.headers = b"", []
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -13,7 +13,7 @@ from server.hosting.pages import Press
 from server.hosting.paths import canonical
 from server.hosting.resource import Entry, Fields, lines
 from server.hosting.seen import Seen
-from server.hosting.shelf import Shelf
+from server.hosting.shelf import Encoded, Shelf
 from server.hosting.snapshot import Mount, Snapshot
 from server.hosting.source import Source
 
@@ -58,15 +58,15 @@ class Origin:
 class Published:
     """Everything that is hosted. `default` answers hosts that no site claims.
 
-    `files` says how many of each source, `held` how many bytes are in memory, `digests` of which contents. `guard`
-    is the block of header fields that errors have.
+    `files` says how many of each source, `held` how many bytes are in memory, `contents` are those by digest, in
+    each coding. `guard` is the block of header fields that errors have.
     """
 
     default: Origin
     hosts: Mapping[str, Origin]
     files: Mapping[str, int]
     held: int
-    digests: frozenset[str]
+    contents: Mapping[str, Encoded]
     guard: bytes
     # Kept here by the lane, so that it goes when the sites are swapped.
     seen: Seen = field(default_factory=Seen)
@@ -90,12 +90,16 @@ class Serving(Protocol):
     published: Published
 
 
-@lru_cache(maxsize=1024)
 def host_name(field: bytes) -> str | None:
     """The host that a Host field names, whatever its port, its case or a final dot; None if it names none.
 
     RFC 9112 section 3.2; letters, digits and "-._~" of a name are enough for every host that there is.
     """
+    return _host_name(field) if len(field) < 300 else None
+
+
+@lru_cache(maxsize=1024)
+def _host_name(field: bytes) -> str | None:
     found = _HOST.fullmatch(field.strip())
     return None if found is None else found[1].decode("ascii").lower().removesuffix(".")
 
@@ -118,28 +122,33 @@ def publish(
     press = Press(defaults)
     problems: list[str] = []
     default: dict[str, Snapshot] = {}
-    hosts: dict[str, dict[str, Snapshot]] = {}
+    hosts: dict[str, Origin] = {}
     for source in sources:
         try:
             pages = press.pages(source, contents)
             problems += _hidden(source, pages, reserved)
             source = replace(source, files={})  # they are not needed again, and many
             default[source.name] = Mount(press, source, pages, f"/{source.name}/").snapshot()
-            for host in source.hosts:
-                hosts[host] = {"": Mount(press, source, pages, "/").snapshot()}
+            if source.hosts:
+                root = _origin({"": Mount(press, source, pages, "/").snapshot()} | _shared(default, public), public)
+                hosts |= dict.fromkeys(source.hosts, root)
         except SnapshotError as error:
             problems += error.problems
     if problems:
         raise SnapshotError(problems)
-    shared = {name: default[name] for name in public & default.keys()}
     return Published(
         _origin(default, reserved),
-        MappingProxyType({host: _origin(own | shared, public) for host, own in hosts.items()}),
+        MappingProxyType(hosts),
         MappingProxyType({source.name: len(source.files) for source in sources}),
         shelf.held,
-        frozenset(shelf.digests),
+        MappingProxyType(shelf.contents),
         lines({**defaults, "cache-control": "no-store"}),
     )
+
+
+def _shared(snapshots: Mapping[str, Snapshot], public: frozenset[str]) -> dict[str, Snapshot]:
+    """What the program ships for pages, on every host. It comes first among the sources."""
+    return {name: snapshot for name, snapshot in snapshots.items() if name in public}
 
 
 def _hidden(source: Source, paths: Iterable[str], reserved: frozenset[str]) -> list[str]:

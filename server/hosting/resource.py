@@ -116,8 +116,7 @@ class Resource:
             return _other_method(method, self.headers.guard)
         if not _SPECIAL.isdisjoint(fields):
             return self._special(method, fields)
-        chosen = self.chosen(fields) if self.offered else self.identity
-        return 200, (self.headers.ok, chosen.validators, chosen.length), chosen.body if method == b"GET" else b""
+        return self._ok(method, self.chosen(fields) if self.offered else self.identity)
 
     def chosen(self, fields: Fields) -> Representation:
         """What the client's Accept-Encoding gets (RFC 9110 section 12.5.3)."""
@@ -141,7 +140,7 @@ class Resource:
         if status == 412:
             return refused(412, self.headers.guard, b"", b"The file is not as the request expects it.\n", method)
         if found is None or not self._range_applies(fields):
-            return self._ok(method, chosen)
+            return self._ok(method, self.chosen(fields))
         return self._partial(found)
 
     def _range_applies(self, fields: Fields) -> bool:

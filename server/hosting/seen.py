@@ -51,6 +51,8 @@ class Seen(dict[bytes, Known]):
     def note(self, request: bytes, answer: Known) -> None:
         """It came, and was answered so."""
         mark = hash(request)
+        if request in self:
+            return
         if mark not in self._once:
             if len(self._once) >= _ONCE:
                 self._once.clear()

@@ -48,15 +48,16 @@ def _digest(body: bytes = b"") -> "hashlib.blake2b":
 class Shelf:
     """Takes files in. `budget` is in bytes, variants included; `held` is how many are in memory.
 
-    `digests` are of all contents that were taken in: what the cache is still needed for.
+    `before` are the contents that are in memory already: they are not held twice. `contents` are those that were
+    taken in, by digest, in each coding.
     """
 
     cache: Cache | None
     budget: int
     progress: Progress = silent
     held: int = 0
-    digests: set[str] = field(default_factory=set)
-    _known: dict[str, Encoded] = field(default_factory=dict)
+    before: Mapping[str, Encoded] = field(default_factory=dict)
+    contents: dict[str, Encoded] = field(default_factory=dict)
 
     def take(self, files: Mapping[Path, bool]) -> dict[Path, Content]:
         """Reads every file; the flag says whether compressing can help. Raises SnapshotError with all that fail."""
@@ -76,11 +77,15 @@ class Shelf:
             status = os.fstat(file.fileno())
             room = self.held + status.st_size <= self.budget
             found = self._whole(file) if room else _left(file, path, status)
-        self.digests.add(found.digest)
-        known = self._known.setdefault(found.digest, found)
-        if known is found and isinstance(found.body, bytes):
-            self.held += found.size
-        return Content(known, status.st_mtime)
+        if found.digest not in self.contents:
+            self.contents[found.digest] = self._once(found)
+            self.held += found.size if isinstance(found.body, bytes) else 0
+        return Content(self.contents[found.digest], status.st_mtime)
+
+    def _once(self, found: Encoded) -> Encoded:
+        before = self.before.get(found.digest)
+        both = before is not None and isinstance(before.body, bytes) and isinstance(found.body, bytes)
+        return before if before is not None and both else found
 
     def _whole(self, file: BinaryIO) -> Encoded:
         body = file.read()
@@ -106,9 +111,10 @@ class Shelf:
 
     def _variant(self, variant: Variant) -> Encoded:
         if self.held + variant.length <= self.budget:
-            body = variant.read()
+            found = Encoded(variant.coding, variant.digest, variant.length, variant.read())
             self.held += variant.length
-            return Encoded(variant.coding, variant.digest, variant.length, body)
+            self.contents[variant.digest] = self._once(found)
+            return self.contents[variant.digest]
         variant.verify()
         part = Part(str(variant.file), variant.offset, variant.length, stamp(os.stat(variant.file)))
         return Encoded(variant.coding, variant.digest, variant.length, part)

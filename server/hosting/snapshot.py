@@ -1,7 +1,7 @@
 """A source under its mount as an immutable table from path to finished answer. What is not in it does not exist."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from server.hosting import html, media_types
@@ -68,8 +68,9 @@ class Mount:
 
     def snapshot(self) -> Snapshot:
         """The table. Raises SnapshotError for rules that lead to no page."""
-        rules = Rules(self, tuple((rule, self._fixed(rule)) for rule in self.source.redirects))
-        found = {path: rules.answer(path, forced=True) or entry for path, entry in self._own().items()}
+        table = [(rule, self._fixed(rule)) for rule in self.source.redirects]
+        rules, forced = Rules.of(self, table), Rules.of(self, [one for one in table if one[0].force])
+        found = {path: forced.answer(path) or entry for path, entry in self._own().items()}
         for rule in self.source.redirects:
             # What needs no pattern is a look-up like every other; an earlier pattern that matches comes first here too.
             literal = rule.source.literal
@@ -108,20 +109,25 @@ class Mount:
         page = self.page(target)
         if page is None or (rule.status == 200 and _is_error_page(page.path)):
             return None
+        return self._answer(rule, page)
+
+    def _answer(self, rule: Redirect, page: Page) -> Entry:
         page = self.elsewhere(page)
         return page.resource if rule.status == 200 else self.error(page, rule.status)
 
     def _fixed(self, rule: Redirect) -> Entry | None:
         """The answer of a rule whose target is the same for all paths."""
         if rule.depends:
+            if not 300 <= rule.status < 400:  # any page may be the target, and no request shall wait for a file
+                for any_page in self.pages.values():
+                    self.elsewhere(any_page)
             return None
         if 300 <= rule.status < 400:
             return self.redirect(rule, rule.resolve({}))
         page = self.page(rule.resolve({}))
         if page is None:
             raise SnapshotError([f"{rule.where}: there is no page {rule.target}"])
-        page = self.elsewhere(page)
-        return page.resource if rule.status == 200 else self.error(page, rule.status)
+        return self._answer(rule, page)
 
     def _own(self) -> dict[str, Entry]:
         """The pages at their addresses, and the ways that lead there."""
@@ -166,16 +172,33 @@ def _detours(path: str) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The redirects under a mount, each with its answer where that is always the same."""
+    """The redirects under a mount, in their order, each with its answer where that is always the same.
+
+    `literals` are by path, `patterns` by first segment ("" for those of any): a request looks at few of them.
+    """
 
     mount: Mount
     table: tuple[tuple[Redirect, Entry | None], ...]
+    literals: Mapping[str, int]
+    patterns: Mapping[str, tuple[int, ...]]
 
-    def answer(self, path: str, *, forced: bool = False) -> Entry | None:
-        """What the first rule that matches says: of all, or of those alone that are stronger than a file."""
-        for rule, fixed in self.table:
-            if forced and not rule.force:
-                continue
+    @classmethod
+    def of(cls, mount: Mount, table: Iterable[tuple[Redirect, Entry | None]]) -> "Rules":
+        """Sorted for looking up."""
+        table = tuple(table)
+        literals: dict[str, int] = {}
+        patterns: dict[str, list[int]] = {}
+        for number, (rule, _) in enumerate(table):
+            if rule.source.literal is not None:
+                literals.setdefault(rule.source.literal, number)
+            else:
+                patterns.setdefault(_bucket(rule.source.text), []).append(number)
+        return cls(mount, table, literals, {segment: tuple(found) for segment, found in patterns.items()})
+
+    def answer(self, path: str) -> Entry | None:
+        """What the first rule that matches says, and has a page for."""
+        for number in self._candidates(path):
+            rule, fixed = self.table[number]
             captured = _match(rule, path)
             if captured is None:
                 continue
@@ -183,11 +206,25 @@ class Rules:
                 return entry
         return None
 
+    def _candidates(self, path: str) -> list[int]:
+        literals = [self.literals[one] for one in (path, _other(path)) if one in self.literals]
+        return sorted([*literals, *self.patterns.get(_bucket(path), ()), *self.patterns.get("", ())])
+
+
+def _bucket(path: str) -> str:
+    """The first segment, or "" where it may be any."""
+    segment = path.split("/", 2)[1]
+    return "" if ":" in segment or "*" in segment else segment
+
+
+def _other(path: str) -> str:
+    return path.removesuffix("/") if path.endswith("/") else path + "/"
+
 
 def _match(rule: Redirect, path: str) -> dict[str, str] | None:
     """A rule for `/a` is for `/a/` too and the other way round, but not where it leads from the one to the other."""
     captured = rule.source.match(path)
-    other = path.removesuffix("/") if path.endswith("/") else path + "/"
+    other = _other(path)
     if captured is not None or not other:
         return captured
     captured = rule.source.match(other)

@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -852,3 +853,20 @@ async def test_a_swap_under_load_drops_nothing(served: Served, tmp_path: Path) -
         *answers, _ = await asyncio.gather(*(load() for _ in range(8)), swap())
         assert all(bodies <= {b"aaa", b"bbb"} for bodies in answers if bodies)
         assert set().union(*(bodies for bodies in answers if bodies)) == {b"aaa", b"bbb"}
+
+
+# -- clients that go away --------------------------------------------------------------------------------------------
+
+
+async def test_a_pipelining_client_that_goes_away_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write(tmp_path / "public", {"index.html": "x", "big.bin": b"\0" * 8_000_000})
+    served = Served(publish(hosting.read("bikes", folder), budget=1000))
+    async with serve(served) as server:
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", server.port)) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.sendall(b"GET /bikes/big.bin HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+                await asyncio.sleep(0.2)
+        await eventually(lambda: not server.lanes)
+        await asyncio.sleep(0.2)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []

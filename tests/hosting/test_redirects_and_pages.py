@@ -555,3 +555,44 @@ def test_app_does_not_answer_what_is_no_path(app: Both, mount: tuple[str, str], 
 def test_other_methods_on_a_page_of_an_app(app: Both) -> None:
     assert app.ask("/bikes/products", "POST", accept=BROWSER).status == 405
     assert app.ask("/bikes/products", "HEAD", accept=BROWSER).status == 200
+
+
+# -- many rules ------------------------------------------------------------------------------------------------------
+
+
+def test_first_of_many_rules_counts(tmp_path: Path) -> None:
+    """Literals and patterns are looked up apart: their order must hold all the same."""
+    lines = [
+        "/a/one /first 302",
+        "/a/* /second/:splat 302",
+        "/a/two /never 302",
+        "/:any/three /third 302",
+        "/b/* /fourth 302",
+        "/b/three /never 302",
+        "/c /fifth 302",
+        "/* /last 302",
+    ]
+    asked = {
+        "/a/one": "/first",
+        "/a/one/": "/first",
+        "/a/two": "/second/two",
+        "/a": "/second/",
+        "/b/three": "/third",
+        "/b/x": "/fourth",
+        "/c": "/fifth",
+        "/c/": "/fifth",
+        "/c/d": "/last",
+        "/x:y/z": "/last",
+    }
+    with both(bikes(tmp_path, {"index.html": "x", "_redirects": "\n".join(lines)})) as host:
+        for path, location in asked.items():
+            assert host.ask("/bikes" + path)["location"] == "/bikes" + location, path
+
+
+def test_page_of_a_rewrite_is_ready_before_it_is_asked_for(tmp_path: Path) -> None:
+    files = {"p/one.html": '<a href="two">two</a>', "p/two.html": "2", "_redirects": "/app/* /p/:splat 200"}
+    with both(bikes(tmp_path, {"index.html": "x", **files}, budget=0)) as host:
+        for file in tmp_path.rglob("one.html"):
+            file.write_text("changed")
+        assert host.ask("/bikes/app/one").body == b'<a href="/bikes/p/two">two</a>'
+        assert host.ask("/bikes/p/one").status == 503

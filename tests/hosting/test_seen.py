@@ -22,6 +22,7 @@ HEAD = b"HEAD /bikes/a.txt HTTP/1.1\r\nHost: x\r\n\r\n"
 MISS = b"GET /elsewhere HTTP/1.1\r\nHost: x\r\n\r\n"
 # Their bodies are requests that were seen before.
 POST = b"POST /elsewhere HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(A), A)
+ENDS = b"POST /elsewhere HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n\r\n\r\n"  # as a head does
 CHUNKED = b"POST /elsewhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (
     len(A),
     A,
@@ -147,6 +148,16 @@ async def test_known_request_in_the_midst_of_another_is_part_of_it(tmp_path: Pat
         assert reply.body[:5] != b"aaaaa"
 
 
+@pytest.mark.parametrize("before", [MISS, BIG, ENDS])
+async def test_known_request_waits_for_what_came_in_one_piece_with_a_hit(tmp_path: Path, before: bytes) -> None:
+    # `big.bin` is read from the disk here.
+    async with serving(At(bikes(tmp_path, FILES, budget=1000)), "lane") as port:
+        await learn(port, A, B)
+        replies = await talk(port, [A + before, A, B, A], [b"GET"] * 5)
+        first = b"\0\0\0" if before == BIG else b"app"
+        assert [reply.body[:3] for reply in replies] == [b"aaa", first, b"aaa", b"bbb", b"aaa"]
+
+
 async def test_known_request_waits_for_the_answer_before_it(tmp_path: Path) -> None:
     async with serving(At(bikes(tmp_path, FILES)), "lane") as port:
         await learn(port, A)
@@ -158,15 +169,15 @@ async def test_known_request_waits_for_the_answer_before_it(tmp_path: Path) -> N
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Both, Both]]:
     """A server that remembers, and one that does not."""
     with (
-        both(bikes(tmp_path_factory.mktemp("one"), FILES)) as one,
-        both(forgetful(bikes(tmp_path_factory.mktemp("two"), FILES))) as two,
+        both(bikes(tmp_path_factory.mktemp("one"), FILES, budget=1000)) as one,
+        both(forgetful(bikes(tmp_path_factory.mktemp("two"), FILES, budget=1000))) as two,
     ):
         yield one, two
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
-    st.lists(st.sampled_from([A, A, B, BIG, HEAD, MISS, POST, CHUNKED]), min_size=1, max_size=8),
+    st.lists(st.sampled_from([A, A, B, BIG, HEAD, MISS, POST, ENDS, CHUNKED]), min_size=1, max_size=8),
     st.lists(st.integers(0, 100_000), max_size=6),
 )
 def test_any_sequence_in_any_pieces_is_answered_as_the_parser_has_it(
@@ -174,7 +185,9 @@ def test_any_sequence_in_any_pieces_is_answered_as_the_parser_has_it(
 ) -> None:
     data = b"".join(requests)
     ends = [sum(map(len, requests[: count + 1])) for count in range(len(requests))]
-    at = sorted({0, len(data), *(cut % len(data) for cut in cuts), *ends[: len(cuts)]})
+    # Cut anywhere, and between some of the requests.
+    anywhere, between = (cut % len(data) for cut in cuts[::2]), (ends[cut % len(ends)] for cut in cuts[1::2])
+    at = sorted({0, len(data), *anywhere, *between})
     pieces = [data[start:stop] for start, stop in pairwise(at)]
     methods = [one.split()[0] for one in requests]
     answers = []

@@ -204,7 +204,7 @@ def test_damaged_variant_is_left_out_and_made_again(tmp_path: Path) -> None:
 def test_cache_may_be_pruned_of_what_is_not_published(tmp_path: Path) -> None:
     bikes(tmp_path, {"text.txt": TEXT}, cache=tmp_path / "cache")
     published = bikes(tmp_path, {"text.txt": TEXT + b"more"}, cache=tmp_path / "cache", budget=NO_ROOM)
-    assert Cache(tmp_path / "cache").prune(published.digests) == 1
+    assert Cache(tmp_path / "cache").prune(published.contents.keys()) == 1
     with both(published) as host:
         assert DECODERS["br"](host.ask("/bikes/text.txt", accept_encoding="br").body) == TEXT + b"more"
 
