@@ -74,7 +74,6 @@ class Current:
         try:
             return load_sites(self._settings, self._cache, before, reloads=self._live is not None)
         finally:
-            gc.freeze()
             gc.enable()
 
     async def reload(self) -> None:

@@ -1,6 +1,7 @@
 """`serve`: the server, until it is told to stop."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -23,7 +24,6 @@ from server.web.live import Live
 # Seconds that open requests get when the server stops; what is in flight in the outbox has its own grace time after.
 REQUEST_GRACE = 5
 
-
 # Seconds that a thread gets which reads the sites while the server stops: it may have begun to compress a large file.
 READING_GRACE = 1.5
 
@@ -43,6 +43,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        gc.freeze()  # what is hosted is many objects that stay: no need to look through them again and again
         if self.started and not self.should_exit and self._settings.log_format == "console":
             typer.echo(_greeting(self.config.app, self._settings))
             sys.stdout.flush()
