@@ -140,10 +140,11 @@ def _said(command: list[str]) -> str:
     return ((done.stdout + done.stderr).strip().splitlines() or ["unknown"])[0]
 
 
-def write(found: Found, folder: Path) -> None:
-    """static.json in `folder`."""
+def write(found: Found, folder: Path, work: Path) -> None:
+    """static.json in `folder`. Its commands hold no paths of this machine: they begin at the repository, or WORK."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "static.json").write_text(json.dumps(found, indent=1) + "\n")
+    text = json.dumps(found, indent=1).replace(str(work), "WORK").replace(str(ROOT), ".")
+    (folder / "static.json").write_text(text + "\n")
 
 
 def _columns(found: Found) -> list[str]:

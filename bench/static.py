@@ -187,7 +187,7 @@ def main() -> None:
         sys.exit("Stopped.")
     found = report.summary(bench.results, bench.plan, bench.absent, start, memory, time.monotonic() - begun)
     report.show(found, console)
-    report.write(found, arguments.results)
+    report.write(found, arguments.results, arguments.work)
     plot(found, arguments.results / "static.png")
     if arguments.markdown:
         print(report.markdown(found))
