@@ -33,7 +33,7 @@ def table(package: Path) -> str:
     types = _types(database)
     made = {
         "about": "Made by server/hosting/mime_db.py; not to be edited by hand.",
-        "source": f"https://www.npmjs.com/package/mime-db/v/{version}",
+        "source": f"npm package mime-db {version}",
         "version": version,
         "licence": (package / "LICENSE").read_text(encoding="utf-8").splitlines(),
         "types": types,
