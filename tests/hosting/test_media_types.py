@@ -39,7 +39,7 @@ def test_table_is_what_its_source_gives(package: Path) -> None:
 
 def test_table_names_source_and_licence() -> None:
     table = json.loads(TABLE.read_text(encoding="utf-8"))
-    assert table["source"].endswith(f"/mime-db/v/{table['version']}")
+    assert table["source"].endswith(f"mime-db {table['version']}")
     assert any("MIT" in line for line in table["licence"])
     assert any("Copyright" in line for line in table["licence"])
 
