@@ -2,6 +2,7 @@
 
 import mailbox
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,8 +16,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, skip_or_fail
 
 
 def free_port() -> int:
@@ -100,3 +102,17 @@ def server(environ: dict[str, str], tmp_path: Path) -> Iterator[Server]:
     if server.process is not None and server.process.poll() is None:
         server.process.kill()
         server.process.wait()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, headless."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        skip_or_fail("Chromium is not installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        yield browser
+        browser.close()

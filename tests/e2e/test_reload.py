@@ -19,9 +19,9 @@ from typing import Any, BinaryIO
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
-from tests.conftest import REPOSITORY, SITE_TOML, add_site, skip_or_fail
+from tests.conftest import REPOSITORY, SITE_TOML, add_site
 from tests.e2e.conftest import Server, wait_until
 
 pytestmark = pytest.mark.e2e
@@ -340,19 +340,6 @@ def test_closed_terminal_ends_the_server(server: Server) -> None:
 
 
 # -- in the browser ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        skip_or_fail("Chromium is not installed")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.mark.browser
