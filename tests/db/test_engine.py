@@ -22,7 +22,7 @@ SIGNUP = {"site": "bikes", "email": "somebody@private.example", "fields": {"colo
 
 
 def url(path: Path) -> str:
-    return f"sqlite+aiosqlite:///{path}"
+    return f"sqlite:///{path}"
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from server.db.tables import metadata, now
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'doorbell.db'}")
+    database = Database(f"sqlite:///{tmp_path / 'doorbell.db'}")
     await database.open()
     yield database
     await database.close()
@@ -49,7 +49,7 @@ async def test_revisions_are_one_line(database: Database) -> None:
 
 async def test_migration_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     """A table that is in the way of the second statement."""
-    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'other.db'}")
+    database = Database(f"sqlite:///{tmp_path / 'other.db'}")
     async with database.transaction() as connection:
         await connection.exec_driver_sql("CREATE TABLE outbox (somebody TEXT)")
     with pytest.raises(DatabaseUnavailable, match="already exists"):
@@ -61,7 +61,7 @@ async def test_migration_that_fails_leaves_nothing_behind(tmp_path: Path) -> Non
 
 
 async def test_folder_with_a_percent_sign_is_no_trouble(tmp_path: Path) -> None:
-    database = Database(f"sqlite+aiosqlite:///{tmp_path / '100%'}/doorbell.db")
+    database = Database(f"sqlite:///{tmp_path / '100%'}/doorbell.db")
     await database.open()
     await database.close()
     assert (tmp_path / "100%" / "doorbell.db").exists()

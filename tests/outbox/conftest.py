@@ -29,7 +29,7 @@ def mail(recipient: str, sender: str = "site@here.example") -> Message:
 
 @asynccontextmanager
 async def opened(path: Path, migrate: bool = True) -> AsyncIterator[Database]:
-    database = Database(f"sqlite+aiosqlite:///{path}")
+    database = Database(f"sqlite:///{path}")
     if migrate:
         await database.open()
     try:
@@ -51,9 +51,9 @@ async def smtpd() -> AsyncIterator[Smtpd]:
 
 
 async def add(database: Database, *recipients: str, sender: str = "site@here.example") -> None:
-    mails = [("welcome", mail(recipient, sender)) for recipient in recipients]
+    mails = [store.Mail("welcome", mail(recipient, sender), to_visitor=True) for recipient in recipients]
     async with database.transaction() as connection:
-        await store.add(connection, "bikes", None, mails)
+        await store.add(connection, [store.row("bikes", None, mail) for mail in mails])
 
 
 async def run(database: Database, sql: str, **values: Any) -> None:
