@@ -203,7 +203,7 @@ def claim(
     return sorted((_claimed(row, data.get(row.id)) for row in taken), key=lambda row: row.id)
 
 
-def _claimed(row: Row[*tuple[Any, ...]], message: bytes | None) -> Claimed:
+def _claimed(row: Any, message: bytes | None) -> Claimed:
     return Claimed(*row[1:], message)
 
 
