@@ -1,7 +1,10 @@
-"""What `app.py` puts on the application for the routes, as typed dependencies."""
+"""What `app.py` puts on the application for the routes, as typed dependencies.
+
+All of them are `async def`: FastAPI runs a plain function in a thread, one after the other.
+"""
 
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -16,27 +19,30 @@ from server.web.problems import OPERATOR_ONLY, Problem
 _FORWARDING = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 
 
-def _receptions(request: Request) -> Mapping[str, Reception]:
+async def _receptions(request: Request) -> Mapping[str, Reception]:
     found: Mapping[str, Reception] = request.app.state.current.sites.receptions
     return found
 
 
-def _runtime(request: Request) -> Runtime:
+async def _runtime(request: Request) -> Runtime:
     found: Runtime = request.app.state.runtime
     return found
 
 
-def _wake(request: Request) -> Callable[[], None]:
-    found: Callable[[], None] = request.app.state.wake
-    return found
+async def _wake(request: Request) -> Callable[[], Awaitable[None]]:
+    # In the loop, as a background task too: what it wakes waits there, and asyncio's events are not for threads.
+    async def wake() -> None:
+        request.app.state.wake()
+
+    return wake
 
 
 Receptions = Annotated[Mapping[str, Reception], Depends(_receptions)]
 Running = Annotated[Runtime, Depends(_runtime)]
-Wake = Annotated[Callable[[], None], Depends(_wake)]
+Wake = Annotated[Callable[[], Awaitable[None]], Depends(_wake)]
 
 
-def operator(request: Request) -> None:
+async def operator(request: Request) -> None:
     """Lets an operator in: a loopback or private peer, without a proxy in between, that asked for a local host.
 
     The host is checked too, for a page elsewhere can have its own name resolve to us (DNS rebinding).
