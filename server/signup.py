@@ -178,9 +178,16 @@ def _required(value: object) -> object:
 _DIRECTIONS = dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 
 
+# Unicode promises that these categories (Cc, Cs, and Zl with Zp) never change.
+_CONTROLS = r"\x00-\x1f\x7f-\x9f"
+_NOT_IN_LINE = re.compile(rf"[{_CONTROLS}\u2028\u2029]")
+_NOT_IN_LINES = re.compile(rf"(?![\t\n])[{_CONTROLS}]")
+_SURROGATES = re.compile(r"[\ud800-\udfff]")
+
+
 def _line(value: str) -> str:
     value = unicodedata.normalize("NFC", value.translate(_DIRECTIONS).strip())
-    if any(unicodedata.category(char) in {"Cc", "Zl", "Zp"} for char in value):
+    if _NOT_IN_LINE.search(value):
         raise ValueError("This must be one line, without control characters.")
     return value
 
@@ -189,7 +196,7 @@ def _lines(value: str) -> str:
     # Browsers send a textarea's line breaks as CRLF, and count them as one character (as maxlength does).
     # Form feeds and vertical tabs are line breaks in what is pasted from a PDF or a slide.
     value = re.sub(r"\r\n?|[\v\f]", "\n", unicodedata.normalize("NFC", value.strip()))
-    if any(unicodedata.category(char) == "Cc" and char not in "\n\t" for char in value):
+    if _NOT_IN_LINES.search(value):
         raise ValueError("This must not hold control characters.")
     return value
 
@@ -248,7 +255,7 @@ def _must_tick(value: bool) -> bool:
 
 def _unicode(value: str) -> str:
     # Half a surrogate pair, which JSON can escape, has no UTF-8: it would raise where it is stored or answered.
-    if any("\ud800" <= char <= "\udfff" for char in value):
+    if _SURROGATES.search(value):
         raise ValueError("This holds characters that are not valid.")
     return value
 

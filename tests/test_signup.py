@@ -1,5 +1,6 @@
 import json
 import sqlite3
+import unicodedata
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
@@ -125,6 +126,26 @@ def test_value_is_refused(tmp_path: Path, kind: str, typed: object, said: str) -
     (error,) = caught.value.errors()
     assert error["loc"][0] == "x"
     assert said in error["msg"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "categories", "but"), [("text", {"Cc", "Cs", "Zl", "Zp"}, ""), ("textarea", {"Cc", "Cs"}, "\t\n\v\f\r")]
+)
+def test_controls_and_half_pairs_are_refused_and_nothing_else(
+    tmp_path: Path, kind: str, categories: set[str], but: str
+) -> None:
+    form = form_model(load(add_site(tmp_path, "forms", f'title = "F"\n[signup.fields.x]\ntype = "{kind}"\n')))
+    refused = {"Cc", "Cs", "Zl", "Zp"}
+    for char in (char for char in map(chr, range(0x110000)) if unicodedata.category(char) in refused):
+        try:
+            form.model_validate({"email": VISITOR, "x": f"a{char}b"})
+            taken = True
+        except ValidationError:
+            taken = False
+        assert taken == (unicodedata.category(char) not in categories or char in but), hex(ord(char))
+    others = [char for char in map(chr, range(0x110000)) if unicodedata.category(char) not in refused]
+    for start in range(0, len(others), 90):
+        form.model_validate({"email": VISITOR, "x": "".join(others[start : start + 90])})
 
 
 def test_line_break_of_a_textarea_counts_as_one(tmp_path: Path) -> None:
