@@ -364,7 +364,11 @@ async def test_notice_to_several_owners_says_the_same_to_each(
 ) -> None:
     toml = 'title = "F"\n[mail]\nfrom = "f@forms.example"\nnotify = ["o@forms.example", "p@forms.example"]\n'
     await sign_up(database, site_of(tmp_path, toml), name="MARKname")
-    found = rows(settings, "SELECT recipient, message_id, message FROM outbox WHERE kind = 'notice' ORDER BY id")
+    found = rows(
+        settings,
+        "SELECT recipient, message_id, data FROM outbox JOIN messages ON id = outbox_id"
+        " WHERE kind = 'notice' ORDER BY id",
+    )
     assert [recipient for recipient, _, _ in found] == ["o@forms.example", "p@forms.example"]
     (first, second) = [message_from_bytes(data, policy=default) for _, _, data in found]
     assert (first["To"], second["To"]) == ("o@forms.example", "p@forms.example")
@@ -380,7 +384,7 @@ async def test_notices_of_two_visitors_have_nothing_of_each_other(
     at = site_of(tmp_path, EVERY_FIELD, {"notice.subject.txt": "From {{ name }}"})
     await sign_up(database, at, name="Alice")
     await sign_up(database, at, name="Bert")
-    found = rows(settings, "SELECT message FROM outbox WHERE kind = 'notice' ORDER BY id")
+    found = rows(settings, "SELECT data FROM outbox JOIN messages ON id = outbox_id WHERE kind = 'notice' ORDER BY id")
     first, second = (everything(message_from_bytes(data, policy=default)) for (data,) in found)
     assert ("Alice" in first, "Bert" in first) == (True, False)
     assert ("Alice" in second, "Bert" in second) == (False, True)
@@ -393,7 +397,7 @@ async def test_template_cannot_change_what_the_next_mail_says_of_the_site(
     at = site_of(tmp_path, EVERY_FIELD, own)
     await sign_up(database, at)
     await sign_up(database, at)
-    for (data,) in rows(settings, "SELECT message FROM outbox WHERE kind = 'notice'"):
+    for (data,) in rows(settings, "SELECT data FROM outbox JOIN messages ON id = outbox_id WHERE kind = 'notice'"):
         assert message_from_bytes(data, policy=default)["Subject"] == "Forms"
 
 
@@ -407,7 +411,7 @@ async def test_welcome_is_made_once_and_again_only_with_the_site(
         at = reception(load(site), base_url="http://localhost:8000", mail_from=None)
         await sign_up(database, at, email="a@example.com")
         await sign_up(database, at, email="b@example.com")
-    found = [message_from_bytes(data, policy=default) for (data,) in rows(settings, "SELECT message FROM outbox")]
+    found = [message_from_bytes(data, policy=default) for (data,) in rows(settings, "SELECT data FROM messages")]
     assert [mail["To"] for mail in found] == ["a@example.com", "b@example.com"] * 2
     assert len({mail["Message-ID"] for mail in found}) == 4
     first, second, third, fourth = map(bodies, found)
