@@ -118,6 +118,7 @@ class Settings(BaseModel):
     smtp_max_messages: Annotated[int, Field(ge=1)] = 100
     smtp_idle_seconds: Annotated[float, Field(gt=0)] = 30
     mail_from: str | None = None
+    mail_retention_days: Annotated[int, Field(ge=0)] = 30
     ops: Literal["private", "public"] = "private"
     index: Switch = True
     cache_mb: Annotated[int, Field(ge=0, le=2**20)] = 256

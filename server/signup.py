@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
 from sqlalchemy import Connection, insert
 
-from server import log
+from server import log, metrics
 from server.db import Database
 from server.db.tables import now, signups
 from server.mail.message import Content, compose
@@ -76,6 +76,7 @@ def reception(site: Site, *, base_url: str, mail_from: str | None) -> Reception:
         raise SiteError([f"DOORBELL_MAIL_FROM: {error}"]) from None
     url = f"https://{site.hosts[0]}/" if site.hosts else f"{base_url}/{site.slug}/"
     made = Reception(site, form_model(site), Templates(site.emails), sender, url)
+    metrics.signed_up(site.slug, 0)
     problems = [f"{file}: is no template's name" for file in made.templates.strangers()]
     for full in (True, False):
         for kind, values in _values(made, _sample(made, full)).items():
@@ -106,6 +107,7 @@ async def register(database: Database, reception: Reception, form: Form) -> int:
     row = {"site": site, "email": form.email, "name": form.name, "fields": form.answers}
     entry = _Entry(site, row, _mails(reception, form))
     signup_id = await database.join(_write, entry)
+    metrics.signed_up(site)
     _log.info("signup.accepted", signup_id=signup_id, site=site, mails=len(entry.mails))
     return signup_id
 
