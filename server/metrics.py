@@ -24,6 +24,14 @@ _LATENCY_SECONDS = (
     *(_MINUTE, 5 * _MINUTE, 15 * _MINUTE, _HOUR, 6 * _HOUR, _DAY, 2 * _DAY, 5 * _DAY),
 )
 
+# What else the pool tells: its name there, and ours.
+_POOL: dict[str, tuple[type[GaugeMetricFamily] | type[CounterMetricFamily], str, str]] = {
+    "size": (GaugeMetricFamily, "connections_max", "SMTP connections at most."),
+    "waiting": (GaugeMetricFamily, "waiting", "Mails that wait for a connection."),
+    "connects": (CounterMetricFamily, "connects", "Attempts to connect to the relay."),
+    "connect_failures": (CounterMetricFamily, "connect_failures", "Attempts to connect that failed."),
+}
+
 _registry = CollectorRegistry()
 ProcessCollector(registry=_registry)
 PlatformCollector(registry=_registry)
@@ -111,5 +119,6 @@ def _outbox(reading: Reading) -> Iterator[Metric]:
 def _pool(stats: Mapping[str, int]) -> Iterator[Metric]:
     connections = {state: stats[state] for state in ("leased", "idle")}
     yield _labelled("doorbell_smtp_pool_connections", "SMTP connections by what they do.", "state", connections)
-    yield _gauge("doorbell_smtp_pool_connections_max", "SMTP connections at most.", stats["size"])
-    yield CounterMetricFamily("doorbell_smtp_pool_connects", "SMTP connections that were begun.", stats["connects"])
+    for key, (family, name, text) in _POOL.items():
+        if key in stats:
+            yield family(f"doorbell_smtp_pool_{name}", text, float(stats[key]))

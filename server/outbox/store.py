@@ -6,7 +6,7 @@ belongs to its owner; one whose lease has run out (its owner died) belongs to no
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
