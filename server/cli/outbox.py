@@ -275,9 +275,9 @@ def _tell(verdicts: list[Verdict], done: str, note: str, as_json: bool, named: b
         typer.echo(json.dumps({done: count, "left": reasons}))
     else:
         typer.echo(f"{_mails(count)} {done}. {note}" if count else f"No mail {done}.")
-    for verdict in left[:20] if not as_json or named else ():
-        typer.echo(f"Mail {verdict.id}: {verdict.refusal}.", err=True)
-    if len(left) > 20:
-        typer.echo(f"... and {len(left) - 20:,} more that were left as they are.", err=True)
+        for verdict in left[:20]:
+            typer.echo(f"Mail {verdict.id}: {verdict.refusal}.", err=True)
+        if len(left) > 20:
+            typer.echo(f"... and {len(left) - 20:,} more that were left as they are.", err=True)
     if named and left:
         raise typer.Exit(1)

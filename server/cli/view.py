@@ -9,13 +9,13 @@ import sys
 import unicodedata
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from server.mail import mailbox
 from server.outbox.ledger import WAITING, Account, Entry, State
 
 _HEADERS = ("From", "To", "Reply-To", "Subject", "Date", "Message-ID")
-_STYLES = {
+_STYLES: dict[str, str] = {
     State.SENT: "green",
     State.FAILED: "red",
     State.HELD: "red",
@@ -24,7 +24,9 @@ _STYLES = {
     State.SENDING: "cyan",
 }
 # Their heads, and how wide a terminal must be to have them.
-_COLUMNS = {"id": 0, "state": 0, "to": 0, "age": 0, "site": 60, "kind": 70, "tries": 80, "next": 90, "last reply": 110}
+_COLUMNS = {"id": 0, "state": 0, "to": 0, "age": 50, "site": 60, "kind": 70, "tries": 80, "next": 90, "last reply": 110}
+# Those that are cut off where there is not enough room.
+_CUT = ("to", "last reply")
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -74,19 +76,21 @@ def table(entries: list[Entry]) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 1000)
     columns = [name for name, width in _COLUMNS.items() if console.width >= width]
+    rows = [_cells(entry) for entry in entries]
     made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in columns:
-        made.add_column(name, no_wrap=True, overflow="ellipsis", justify="right" if name == "id" else "left")
-    for entry in entries:
-        cells = _cells(entry)
-        made.add_row(*(Text(cells[name], _STYLES.get(entry.state, "") if name == "state" else "") for name in columns))
+        least = None if name in _CUT else max(len(row[name]) for row in rows)
+        justify: Literal["left", "right"] = "right" if name == "id" else "left"
+        made.add_column(name, no_wrap=True, overflow="ellipsis", min_width=least, justify=justify)
+    for row in rows:
+        made.add_row(*(Text(row[name], _STYLES.get(row[name], "") if name == "state" else "") for name in columns))
     console.print(made)
 
 
 def _cells(entry: Entry) -> dict[str, str]:
     return {
         "id": str(entry.id),
-        "state": entry.state,
+        "state": entry.state.value,
         "to": _line(entry.recipient),
         "age": duration(entry.read_at - entry.created_at),
         "site": entry.site,

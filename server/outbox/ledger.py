@@ -86,11 +86,10 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of one mail: `refusal` says why nothing was done, None that it was. `known`: there is such a mail."""
+    """What came of one mail: `refusal` says why nothing was done, None that it was."""
 
     id: int
     refusal: str | None = None
-    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,8 +234,7 @@ def _judge(
     query = select(outbox.c.id, _state.label("word"), kept.label("kept")).where(outbox.c.id.in_(wanted))
     found = {row.id: row for row in connection.execute(query.with_for_update())}
     verdicts = [
-        Verdict(id, refusal(found[id])) if id in found else Verdict(id, "there is no such mail", known=False)
-        for id in dict.fromkeys(wanted)
+        Verdict(id, refusal(found[id]) if id in found else "there is no such mail") for id in dict.fromkeys(wanted)
     ]
     return verdicts, [verdict.id for verdict in verdicts if verdict.refusal is None]
 
