@@ -43,13 +43,13 @@ class Schedule:
     def __init__(self, database: Database, jobs: Sequence[Job]) -> None:
         self.owner = str(uuid.uuid4())
         self._database = database
-        self._jobs = jobs
+        self.jobs = jobs
         self._closing = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
         """Begins to look for what is due."""
-        self._tasks = [asyncio.create_task(self._keep(job)) for job in self._jobs]
+        self._tasks = [asyncio.create_task(self._keep(job)) for job in self.jobs]
 
     async def close(self) -> None:
         """Begins no more, and waits until the job under way has come to where it can stop."""
