@@ -142,7 +142,7 @@ def _message(data: bytes | None) -> list[str]:
 def _parsed(data: bytes) -> dict[str, Any]:
     parsed = email.message_from_bytes(data, policy=email.policy.default)
     headers = {name: value for name in _HEADERS if (value := mailbox.header(parsed, name))}
-    return {"headers": headers, "text": mailbox.body(parsed, "plain") or ""}
+    return {"headers": headers, "text": (mailbox.body(parsed, "plain") or "").replace("\r\n", "\n")}
 
 
 # -- for programs ------------------------------------------------------------------------------------------------------
