@@ -117,6 +117,7 @@ class Settings(BaseModel):
     smtp_pool_size: Annotated[int, Field(ge=1, le=100)] = 4
     smtp_max_messages: Annotated[int, Field(ge=1)] = 100
     smtp_idle_seconds: Annotated[float, Field(gt=0)] = 30
+    smtp_rate: Annotated[float, Field(gt=0, le=10_000)] | None = None
     mail_from: str | None = None
     mail_retention_days: Annotated[int, Field(ge=0)] = 30
     ops: Literal["private", "public"] = "private"

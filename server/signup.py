@@ -104,7 +104,7 @@ async def register(database: Database, reception: Reception, form: Form) -> int:
     After it returns they survive a crash. Raises DatabaseUnavailable; then nothing was written.
     """
     site = reception.site.slug
-    row = {"site": site, "email": form.email, "name": form.name, "fields": form.answers}
+    row: dict[str, object] = {"site": site, "email": form.email, "name": form.name, "fields": form.answers}
     entry = _Entry(site, row, _mails(reception, form))
     signup_id = await database.join(_write, entry)
     metrics.signed_up(site)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, update
@@ -41,10 +41,10 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = make_url(url)
-        self._engine = _sqlite_engine(url)
         # One writer, for SQLite has no more; a queue here is fair and wakes at once, where its own busy handler polls.
-        self._writer = _Line("writer", self._begin_to_write)
-        self._reader = _Line("reader", self._begin_to_read)
+        # IMMEDIATE: a transaction that reads first and writes later could not wait for the lock (SQLITE_BUSY at once).
+        self._writer = _Line("writer", _sqlite_engine(url, "BEGIN IMMEDIATE"))
+        self._reader = _Line("reader", _sqlite_engine(url, "BEGIN"))
         self._group = Group(self.transact)
 
     async def open(self) -> None:
@@ -81,7 +81,6 @@ class Database:
         await self._group.close()
         await self._writer.close()
         await self._reader.close()
-        self._engine.dispose()
 
     async def transact(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What `work` answers, called with a connection and these arguments, inside a transaction that is then
@@ -107,41 +106,36 @@ class Database:
         """Raises DatabaseUnavailable unless a row can be written: a full disk still reads."""
         await self.transact(_write_something)
 
-    def _begin_to_write(self, work: Callable[[Connection], T]) -> T:
-        return self._run(self._engine, work)
-
-    def _begin_to_read(self, work: Callable[[Connection], T]) -> T:
-        return self._run(self._engine.execution_options(reads=True), work)
-
-    def _run(self, engine: Engine, work: Callable[[Connection], T]) -> T:
-        try:
-            with engine.begin() as connection:
-                return work(connection)
-        except (IntegrityError, ProgrammingError):
-            raise  # a mistake of ours, not a fault of the database
-        except (DBAPIError, PoolTimeoutError, OSError) as error:
-            cause = error.orig if isinstance(error, DBAPIError) else error
-            raise DatabaseUnavailable(f"{self.url.render_as_string(hide_password=True)}: {cause}") from error
-
 
 def _write_something(connection: Connection) -> None:
     connection.execute(update(jobs).values(name=jobs.c.name))
 
 
 class _Line:
-    """Transactions one after the other, in a thread that begins with the first of them. `begin` runs one."""
+    """Transactions one after the other, in a thread that begins with the first of them."""
 
-    def __init__(self, name: str, begin: Callable[[Callable[[Connection], Any]], Any]) -> None:
+    def __init__(self, name: str, engine: Engine) -> None:
         self._name = name
-        self._begin = begin
+        self._engine = engine
         self._thread = self._new_thread()
 
     def _new_thread(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(1, thread_name_prefix=f"database-{self._name}")
 
+    def _transact(self, work: Callable[[Connection], T]) -> T:
+        try:
+            with self._engine.begin() as connection:
+                return work(connection)
+        except (IntegrityError, ProgrammingError):
+            raise  # a mistake of ours, not a fault of the database
+        except (DBAPIError, PoolTimeoutError, OSError) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            url = self._engine.url.render_as_string(hide_password=True)
+            raise DatabaseUnavailable(f"{url}: {cause}") from error
+
     async def run(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         # A future of the thread's: it can be taken back until it has begun.
-        job = self._thread.submit(self._begin, lambda connection: work(connection, *args, **kwargs))
+        job = self._thread.submit(self._transact, lambda connection: work(connection, *args, **kwargs))
         late = False
 
         def give_up() -> None:
@@ -163,6 +157,7 @@ class _Line:
     async def close(self) -> None:
         thread, self._thread = self._thread, self._new_thread()
         await asyncio.to_thread(thread.shutdown)
+        self._engine.dispose()
 
 
 def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
@@ -175,10 +170,10 @@ def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
 
 
-def _sqlite_engine(url: str) -> Engine:
+def _sqlite_engine(url: str, begin: str) -> Engine:
     engine = create_engine(
         url,
-        pool_size=2,  # one for each line
+        pool_size=1,
         max_overflow=0,
         connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
         hide_parameters=True,  # the text of an error goes into the log, and an address must not
@@ -197,8 +192,6 @@ def _sqlite_engine(url: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # IMMEDIATE: a transaction that reads first and writes later could not wait for the lock (SQLITE_BUSY at once).
-        reads = connection.get_execution_options().get("reads")
-        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+        connection.exec_driver_sql(begin)
 
     return engine

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -196,19 +197,26 @@ def claim(
     values = {"owner": owner, "most": limit, "lease": lease_seconds}
     if besides:
         values["besides"] = list(besides)
-    taken = [row[1:] for row in connection.execute(_CLAIM[bool(besides)], values) if row.state == "pending"]
-    found = connection.execute(_MESSAGES, {"ids": [row[0] for row in taken]}) if taken else ()
+    taken = [row for row in connection.execute(_CLAIM[bool(besides)], values) if row.state == "pending"]
+    found = connection.execute(_MESSAGES, {"ids": [row.id for row in taken]}) if taken else ()
     data = {id: message for id, message in found}
-    return sorted((Claimed(*row, data.get(row[0])) for row in taken), key=lambda row: row.id)
+    return sorted((_claimed(row, data.get(row.id)) for row in taken), key=lambda row: row.id)
 
 
-def renew(connection: Connection, owner: str, ids: Collection[int], lease_seconds: float) -> None:
-    """Extends the leases that `owner` has on these rows. What it holds besides is nobody's work: that runs out."""
-    connection.execute(
+def _claimed(row: Any, message: bytes | None) -> Claimed:
+    return Claimed(*row[1:], message)
+
+
+def renew(connection: Connection, owner: str, ids: Collection[int], lease_seconds: float) -> list[int]:
+    """Extends the leases that `owner` has on these rows, and answers which it has. What it holds besides is nobody's
+    work: that runs out."""
+    kept = connection.execute(
         update(outbox)
         .where(outbox.c.id.in_(ids), outbox.c.state == "pending", outbox.c.lease_owner == owner)
         .values(lease_until=now() + lease_seconds)
+        .returning(outbox.c.id)
     )
+    return list(kept.scalars())
 
 
 def release(connection: Connection, owner: str, ids: Collection[int] | None = None) -> None:
@@ -219,8 +227,9 @@ def release(connection: Connection, owner: str, ids: Collection[int] | None = No
     connection.execute(update(outbox).where(ours).values(lease_owner=None, lease_until=None))
 
 
-def put_off(connection: Connection, domain: str, seconds: float) -> None:
-    """Lets what is due for a domain, and nobody's just now, wait at least so long."""
+def put_off(connection: Connection, owner: str, ids: Collection[int], domain: str, seconds: float) -> None:
+    """Gives back these rows of the owner's, and lets what is due for their domain, and nobody's, wait so long."""
+    release(connection, owner, ids)
     connection.execute(
         update(outbox)
         .where(outbox.c.state == "pending", outbox.c.domain == domain, outbox.c.due_at < now() + seconds, _unleased())
@@ -295,12 +304,12 @@ def settle(connection: Connection, settlements: Sequence[Settlement]) -> list[bo
     return ours
 
 
-def _is_ours(one: Settlement, row: Row[tuple[int, str, str | None, str | None]] | None) -> bool:
+def _is_ours(one: Settlement, row: Row[*tuple[Any, ...]] | None) -> bool:
     if row is None:
         return False
     if one.outcome is Outcome.SENT:
-        return row.state != "sent"
-    return row.state == "pending" and row.lease_owner == one.owner
+        return bool(row.state != "sent")
+    return bool(row.state == "pending" and row.lease_owner == one.owner)
 
 
 def _change(one: Settlement) -> dict[str, object]:

@@ -64,9 +64,8 @@ def upgrade() -> None:
 
 def _fill(connection: sa.Connection) -> None:
     """The new columns of the rows that are there: what the store writes for new ones."""
-    outbox = sa.table(
-        "outbox", sa.column("id"), sa.column("kind"), sa.column("recipient"), sa.column("domain"), sa.column("recipient_hash")
-    )
+    columns = ("id", "kind", "recipient", "domain", "recipient_hash")
+    outbox = sa.table("outbox", *(sa.column(name) for name in columns))
     change = (
         sa.update(outbox)
         .where(outbox.c.id == sa.bindparam("row"))
