@@ -70,6 +70,7 @@ def _next(entry: Entry) -> str:
 def table(entries: list[Entry]) -> None:
     """Prints them, a row each, with as many columns as the terminal has room for. Elsewhere nothing is cut off."""
     # Imported here: it takes as long as the rest of the command.
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -77,14 +78,26 @@ def table(entries: list[Entry]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 1000)
     columns = [name for name, width in _COLUMNS.items() if console.width >= width]
     rows = [_cells(entry) for entry in entries]
+    needed = {name: max(cell_len(row[name]) for row in [*rows, {name: name}]) for name in columns}
+    widths = _fitted(needed, console.width - 2 * len(columns))
     made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in columns:
-        least = None if name in _CUT else max(len(row[name]) for row in rows)
         justify: Literal["left", "right"] = "right" if name == "id" else "left"
-        made.add_column(name, no_wrap=True, overflow="ellipsis", min_width=least, justify=justify)
+        made.add_column(name, no_wrap=True, overflow="ellipsis", width=widths[name], justify=justify)
     for row in rows:
         made.add_row(*(Text(row[name], _STYLES.get(row[name], "") if name == "state" else "") for name in columns))
     console.print(made)
+
+
+def _fitted(needed: dict[str, int], room: int) -> dict[str, int]:
+    """The widths of the columns: each as wide as it must be, but for those that share what room is left."""
+    widths = {name: width for name, width in needed.items() if name not in _CUT}
+    left = room - sum(widths.values())
+    shared = [name for name in _CUT if name in needed]
+    for number, name in enumerate(shared):
+        widths[name] = max(min(needed[name], left // (len(shared) - number)), 4)
+        left -= widths[name]
+    return widths
 
 
 def _cells(entry: Entry) -> dict[str, str]:
