@@ -245,7 +245,7 @@ def _confirm(question: str) -> None:
     """Goes on where a person says yes. Exits with status 1 else, and where nobody can be asked."""
     if not sys.stdin.isatty():
         raise environment.fail(f"{question} Nobody can be asked here: say --yes.", [])
-    typer.confirm(question, abort=True)
+    typer.confirm(question, abort=True, err=True)  # standard output is for JSON
 
 
 def _each(

@@ -74,7 +74,7 @@ class Database:
         if not Path(self.url.database or "").is_file():
             raise DatabaseUnavailable(f"{self.url.database}: there is no database yet; the server makes it")
         if problem := await self.read(migrate.difference):
-            raise DatabaseUnavailable(f"{self.url.database}: {problem}; `migrate` brings an older one up to date")
+            raise DatabaseUnavailable(f"{self.url.database}: {problem}")
 
     async def close(self) -> None:
         """Ends what was asked for, and closes."""

@@ -34,6 +34,6 @@ def difference(connection: Connection) -> str | None:
     if found == scripts.get_current_head():
         return None
     if found is None:
-        return "holds no data of ours yet"
+        return "holds no data of ours"
     ours = {script.revision for script in scripts.walk_revisions()}
-    return "is of an older version" if found in ours else f"is of a newer version ({found})"
+    return "is of an older version; `migrate` updates it" if found in ours else f"is of a newer version ({found})"
