@@ -75,7 +75,7 @@ class Dispatcher:
         self._leases: dict[int, _Lease] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._claim_size = pool.limits.size
-        self._claimed_at = self._mended_at = 0.0
+        self._claimed_at = self._mended_at = self._renewed_at = 0.0
         self._down: MailError | None = None
         self._refused: dict[str, MailError] = {}  # by the sender that the relay does not take
 
@@ -194,14 +194,15 @@ class Dispatcher:
 
     async def _keep_leases(self) -> None:
         while True:
-            await asyncio.sleep(LEASE_SECONDS / 3)
             renewal = asyncio.create_task(self._renew())
-            # A database that is away must not keep us from seeing that our time is up.
-            await asyncio.wait({renewal}, timeout=LEASE_SECONDS / 3)
-            self._give_up_lost()
+            # A database that is away must not keep us from seeing that our time runs out.
+            while not renewal.done() or self._renewed_at + LEASE_SECONDS / 3 > monotonic():
+                await asyncio.sleep(LEASE_SECONDS / 15)
+                self._give_up_lost()
 
     async def _renew(self) -> None:
         begun, ids = monotonic(), list(self._leases)
+        self._renewed_at = begun
         if not ids:
             return
         try:
@@ -219,8 +220,9 @@ class Dispatcher:
                 self._leases[id].until = begun + LEASE_SECONDS if id in ours else 0.0
 
     def _give_up_lost(self) -> None:
-        """A mail whose lease ran out may be another's by now: two must not send it at the same time."""
-        lost = {id for id, lease in self._leases.items() if lease.until < monotonic()}
+        """A mail whose lease runs out will be another's: two must not send it at the same time."""
+        soon = monotonic() + LEASE_SECONDS / 5
+        lost = {id for id, lease in self._leases.items() if lease.until < soon}
         if not lost:
             return
         self._turns.keep(lambda id: id not in lost)
