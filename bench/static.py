@@ -16,13 +16,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from bench import material, report, scale
+from bench import material, report, scale, sheet
 from bench.peers import Folders, Peer, every, program
 from bench.plot import plot
 from bench.process import Process, ProcessError, cores, free_port
 from bench.rounds import Plan, Results, run
 from bench.scenarios import SCENARIOS, Scenario, cell
 from bench.wire import WrongAnswer
+from bench.wrk import Sample
 
 _RESULTS = Path(__file__).with_name("results")
 _README = Path(__file__).with_name("README.md")
@@ -71,7 +72,7 @@ class _Run:
         server_core, wrk_core = cores()
         self.arguments = arguments
         self.plan = Plan(arguments.rounds, arguments.seconds, server_core, wrk_core)
-        self.results = Results()
+        self.results: Results[Sample] = Results()
         self.absent: dict[str, str] = {}
         self._console = console
         self._progress = progress
@@ -186,13 +187,15 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit("Stopped.")
     found = report.summary(bench.results, bench.plan, bench.absent, start, memory, time.monotonic() - begun)
-    report.show(found, console)
-    report.write(found, arguments.results, arguments.work)
+    tables, notes = report.tables(found), report.notes(found)
+    sheet.show(tables, found, notes, console)
+    sheet.write(found, arguments.results / "static.json", arguments.work)
     plot(found, arguments.results / "static.png")
+    text = sheet.markdown(tables, found, notes, report.how_long(found))
     if arguments.markdown:
-        print(report.markdown(found))
+        print(text)
     if arguments.full:
-        report.insert(found, _README)
+        sheet.insert(text, "bench/static.py", _README)
     console.print(f"Written: {arguments.results}/static.json and static.png", highlight=False)
 
 
