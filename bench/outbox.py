@@ -1,4 +1,4 @@
-"""All that the mail benches know of Doorbell's outbox and pool: to fill it, to have it sent, to claim from it.
+"""All that the benches know of Doorbell's outbox and pool: to fill it, to have it sent, to claim from it, to sign up.
 
 When these change, this is the place that follows.
 """
@@ -10,13 +10,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
+from sqlalchemy import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from bench import letter
+from server import signup
 from server.db import Database
+from server.db.tables import now, signups
 from server.mail.connection import Relay
 from server.mail.message import Content, Message, compose
 from server.mail.pool import Limits, Pool
 from server.outbox import store
 from server.outbox.dispatcher import LEASE_SECONDS, Dispatcher
+from server.signup import Form, Reception
 
 DEFAULT_SIZE = Limits().size
 _CONTENT = Content(letter.SUBJECT, letter.TEXT, letter.HTML)
@@ -91,3 +97,22 @@ async def release(opened: Database, owner: str) -> None:
     """Gives back what `owner` has claimed."""
     async with opened.transaction() as connection:
         await store.release(connection, owner)
+
+
+async def keep(connection: AsyncConnection, reception: Reception, form: Form, message: Message) -> None:
+    """Writes a signup and its mail, in a transaction of somebody else's."""
+    row = {"site": reception.site.slug, "email": form.email, "name": form.name, "fields": form.answers}
+    written = await connection.execute(insert(signups).values(**row, created_at=now()).returning(signups.c.id))
+    await store.add(connection, reception.site.slug, written.scalar_one(), [("welcome", message)])
+
+
+def welcome(reception: Reception, form: Form) -> Message:
+    """The one mail of a signup, rendered and written as Doorbell does it."""
+    (kind_and_mail,) = signup._mails(reception, form)
+    return kind_and_mail[1]
+
+
+def kept(file: Path) -> int:
+    """How many signups there are."""
+    with closing(sqlite3.connect(file)) as look:
+        return int(look.execute("SELECT count(*) FROM signups").fetchone()[0])

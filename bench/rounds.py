@@ -24,6 +24,7 @@ class Measured(Protocol):
     def cpu_microseconds(self) -> float: ...
 
 
+T = TypeVar("T")
 S = TypeVar("S", bound=Measured)
 
 
@@ -38,12 +39,18 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Results(Generic[S]):
-    """By scenario and server: the cell, its samples by round, and why there are none."""
+class Rounds(Generic[T]):
+    """By scenario and server: the samples by round, and why there are none."""
+
+    samples: dict[Key, list[T]] = field(default_factory=dict)
+    failures: dict[Key, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Results(Rounds[S]):
+    """The same of samples that can be compared, and the cells that wrk asked."""
 
     cells: dict[Key, Cell] = field(default_factory=dict)
-    samples: dict[Key, list[S]] = field(default_factory=dict)
-    failures: dict[Key, str] = field(default_factory=dict)
 
     def rate(self, scenario: str, server: str) -> float | None:
         """The median of requests a second."""
@@ -82,7 +89,7 @@ def _asked(cell: Cell, plan: Plan, warm_up: bool) -> Sample:
 
 
 def turns(
-    measures: Mapping[Key, Callable[[bool], S]], rounds: int, results: Results[S], step: Callable[[str], None]
+    measures: Mapping[Key, Callable[[bool], T]], rounds: int, results: Rounds[T], step: Callable[[str], None]
 ) -> None:
     """Calls each of `measures` once a round, with whether it only warms up, and adds to `results`.
 
