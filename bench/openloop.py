@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -104,8 +104,13 @@ def schedule(rate: float, seconds: float, seed: int) -> list[float]:
 
 def run(port: int, due: list[float], request: Callable[[], bytes], expected: bytes) -> Found:
     """Sends everything when it is due; what finds no free connection waits, and its time runs. Raises Broken."""
-    connections = {one.socket.fileno(): one for one in _connections(port, expected)}
-    free, waiting, found = list(connections.values()), deque[float](), Found()
+    with contextlib.ExitStack() as stack:
+        return _run([_connection(port, expected, stack) for _ in range(CONNECTIONS)], due, request)
+
+
+def _run(free: list[Connection], due: list[float], request: Callable[[], bytes]) -> Found:
+    connections = {one.socket.fileno(): one for one in free}
+    waiting, found = deque[float](), Found()
     busy: set[int] = set()
     begun = time.perf_counter()
     coming = iter([begun + at for at in due])
@@ -136,11 +141,10 @@ def _ready(busy: set[int], seconds: float) -> list[int]:
     return select.select(busy, (), (), max(0.0, seconds - _AWAKE_SECONDS))[0]
 
 
-def _connections(port: int, expected: bytes) -> Iterator[Connection]:
-    for _ in range(CONNECTIONS):
-        made = socket.create_connection(("127.0.0.1", port), timeout=10)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        yield Connection(made, expected)
+def _connection(port: int, expected: bytes, stack: contextlib.ExitStack) -> Connection:
+    made = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return Connection(made, expected)
 
 
 def pages(port: int) -> Callable[[], bytes]:

@@ -24,10 +24,10 @@ def message(number: int) -> EmailMessage:
 
 async def _work(job: Job) -> None:
     for number in job.numbers:
-        _, reply = await aiosmtplib.send(
+        await aiosmtplib.send(
             message(number), hostname="127.0.0.1", port=job.port, start_tls=False, local_hostname="localhost"
         )
-        job.heard(reply)
+        job.accepted += 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""fastapi-mail, which connects for each mail. It raises where one is refused, and does not hand on the reply."""
+"""fastapi-mail, which connects for each mail."""
 
 from fastapi_mail import ConnectionConfig, FastMail, MessageSchema, MessageType, MultipartSubtypeEnum
 
