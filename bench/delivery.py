@@ -4,6 +4,8 @@ import asyncio
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -123,12 +125,17 @@ def _used_by_children() -> float:
     return times.children_user + times.children_system
 
 
-def prepare(work: Path) -> None:
-    """Empties the folder of the deliveries, and writes the letter into it."""
-    folder = work / "mail"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+@contextmanager
+def folder(work: Path) -> Iterator[None]:
+    """The folder of the deliveries, with the letter in it, for as long as it is needed: databases are large."""
+    made = work / "mail"
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir(parents=True)
     _letter(work).write_text(letter.as_json())
+    try:
+        yield
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def _letter(work: Path) -> Path:

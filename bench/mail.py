@@ -100,8 +100,7 @@ def main() -> None:
     display = Display(Console())
     log.configure(level="warning")
     command.needs_disk(arguments.work)
-    with display.measuring({"smtp-sink": "postfix", "taskset": "util-linux"}):
-        delivery.prepare(arguments.work)
+    with display.measuring({"smtp-sink": "postfix", "taskset": "util-linux"}), delivery.folder(arguments.work):
         bench = _Run(arguments, display)
         bench.deliveries()
         found_claims = bench.claims()

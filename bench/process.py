@@ -15,7 +15,7 @@ from typing import Any
 _TICK = os.sysconf("SC_CLK_TCK")
 # A first start compresses a whole site.
 _START_LIMIT = 1800.0
-_RUN_LIMIT = 300.0
+_RUN_LIMIT = 120.0
 
 
 class ProcessError(Exception):

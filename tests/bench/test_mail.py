@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bench import claims, command, letter, outbox, relay
-from bench.delivery import Delivery, Place, Scenario, prepare
+from bench.delivery import Delivery, Place, Scenario, folder
 from bench.mailers import Mailer, Order, every
 from bench.peers import ROOT, no_module, program
 from bench.process import ProcessError, cores, free_port
@@ -36,18 +36,18 @@ def needs_two_cores() -> None:
         pytest.skip(str(error))
 
 
-def on_disk(folder: Path) -> Path:
+def on_disk(at: Path) -> Path:
     """Skips where the folder for tests is in memory: the bench refuses it."""
-    if command.in_memory(folder):
+    if command.in_memory(at):
         pytest.skip("the folder for tests is in memory")
-    return folder
+    return at
 
 
-async def said(mailer: Mailer, order: Order, folder: Path) -> dict[str, float]:
+async def said(mailer: Mailer, order: Order, at: Path) -> dict[str, float]:
     """What a mailer says at its end."""
     launch = mailer.launch(order)
     process = await asyncio.create_subprocess_exec(
-        *launch.command, cwd=folder, env=launch.full_environment(), stdout=asyncio.subprocess.PIPE
+        *launch.command, cwd=at, env=launch.full_environment(), stdout=asyncio.subprocess.PIPE
     )
     try:
         out, _ = await asyncio.wait_for(process.communicate(), 60)
@@ -174,12 +174,12 @@ def test_the_sink_counts_what_came_and_the_warm_up_finds_how_many_to_send(tmp_pa
     needs_two_cores()
     if relay.MISSING:
         pytest.skip(relay.MISSING)
-    prepare(tmp_path)
     mailer = next(mailer for mailer in every() if mailer.key == "ready")
     delivery = Delivery(mailer, Scenario("way", "way", added=2.0), Place(tmp_path, *cores(), 0.2))
-    warm = delivery(True)
-    assert min(delivery.count, warm.mails) >= 64
-    assert delivery(False).mails == delivery.count
+    with folder(tmp_path):
+        warm = delivery(True)
+        assert min(delivery.count, warm.mails) >= 64
+        assert delivery(False).mails == delivery.count
 
 
 def test_the_script_says_what_it_found(tmp_path: Path) -> None:
