@@ -8,7 +8,7 @@ from bench import sheet
 from bench.claims import BATCH, DUE, Claims
 from bench.delivery import Delivery, Place, Sample, Scenario
 from bench.goals import Ratio, ratios
-from bench.mailers import CONNECTIONS, every
+from bench.mailers import CONNECTIONS, every, nodemailer_version
 from bench.rounds import Key, Results
 from bench.sheet import SATURATED, Found, Goal, Table
 
@@ -50,7 +50,7 @@ def summary(
             "sender_core": place.sender_core,
             "relay_core": place.relay_core,
         },
-        "versions": sheet.versions(_PROGRAMS, _PACKAGES),
+        "versions": sheet.versions(_PROGRAMS, _PACKAGES) | nodemailer_version(),
         "mailers": {mailer.key: mailer.title for mailer in every()},
         "absent": dict(absent),
         "scenarios": {

@@ -1,5 +1,6 @@
 """What sends the mails in the mail bench: how each is started, and why one cannot be."""
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,6 +78,12 @@ def _no_nodemailer() -> str:
     if not (_NODE / "node_modules" / "nodemailer").is_dir():
         return f"not installed: npm ci --prefix {_NODE.relative_to(ROOT)}"
     return ""
+
+
+def nodemailer_version() -> dict[str, str]:
+    """What is pinned, by name."""
+    lock = json.loads((_NODE / "package-lock.json").read_text())
+    return {"nodemailer": lock["packages"]["node_modules/nodemailer"]["version"]}
 
 
 def every() -> list[Mailer]:
