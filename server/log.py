@@ -39,8 +39,8 @@ def configure(format: Format = "console", level: str = "info") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # These three tell each step of their work at INFO; what matters of it we log ourselves.
-    for chatty in ("alembic", "aiosqlite", "mail.log"):
+    # These tell each step of their work at INFO; what matters of it we log ourselves.
+    for chatty in ("alembic", "mail.log"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # And this one warns of what a client sent: anybody could fill the log with it.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)

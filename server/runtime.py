@@ -135,8 +135,9 @@ class Runtime:
         pending: int | None = None
         oldest: float | None = None
         try:
-            async with asyncio.timeout(5), self.database.transaction() as connection:
-                waiting = await store.backlog(connection)
+            async with asyncio.timeout(5):
+                await self.database.check()
+                waiting = await self.database.read(store.backlog)
             database, pending, oldest = "ok", waiting.pending, waiting.oldest_seconds
         except (DatabaseUnavailable, TimeoutError):
             database = "unavailable"
@@ -167,6 +168,7 @@ def limits(settings: Settings) -> Limits:
         size=settings.smtp_pool_size,
         max_messages=settings.smtp_max_messages,
         idle_seconds=settings.smtp_idle_seconds,
+        rate=settings.smtp_rate,
     )
 
 

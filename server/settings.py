@@ -84,8 +84,8 @@ def _origin(value: str) -> str:
 
 
 def _sqlite(value: str) -> str:
-    if not re.fullmatch(r"sqlite\+aiosqlite:///[^:?][^?]*", value):
-        raise ValueError("must look like sqlite+aiosqlite:///path/to/file.db in this version")
+    if not re.fullmatch(r"sqlite:///[^:?][^?]*", value):
+        raise ValueError("must look like sqlite:///path/to/file.db in this version")
     return value
 
 
@@ -117,6 +117,7 @@ class Settings(BaseModel):
     smtp_pool_size: Annotated[int, Field(ge=1, le=100)] = 4
     smtp_max_messages: Annotated[int, Field(ge=1)] = 100
     smtp_idle_seconds: Annotated[float, Field(gt=0)] = 30
+    smtp_rate: Annotated[float, Field(gt=0, le=10_000)] | None = None
     mail_from: str | None = None
     ops: Literal["private", "public"] = "private"
     index: Switch = True
@@ -129,7 +130,7 @@ class Settings(BaseModel):
     def _derive(self) -> Self:
         derived = {
             "base_url": f"http://localhost:{self.port}",
-            "database_url": f"sqlite+aiosqlite:///{(self.data_dir / 'doorbell.db').absolute()}",
+            "database_url": f"sqlite:///{(self.data_dir / 'doorbell.db').absolute()}",
         }
         for name, value in derived.items():
             if not getattr(self, name):

@@ -5,7 +5,7 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from email.utils import parseaddr
@@ -13,12 +13,12 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
-from sqlalchemy import insert
+from sqlalchemy import Connection, insert
 
 from server import log
 from server.db import Database
 from server.db.tables import now, signups
-from server.mail.message import Content, Message, compose
+from server.mail.message import Content, compose
 from server.mail.templates import TemplateProblem, Templates
 from server.outbox import store
 from server.site import FormField, Site, SiteError, address, mailbox
@@ -88,19 +88,39 @@ def reception(site: Site, *, base_url: str, mail_from: str | None) -> Reception:
     return made
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A signup and its mails, as they are written."""
+
+    site: str
+    row: dict[str, object]
+    mails: list[store.Mail]
+
+
 async def register(database: Database, reception: Reception, form: Form) -> int:
     """Writes the signup and its mails, all or nothing, and answers the signup's id.
 
     After it returns they survive a crash. Raises DatabaseUnavailable; then nothing was written.
     """
-    mails = _mails(reception, form)
-    async with database.transaction() as connection:
-        row = {"site": reception.site.slug, "email": form.email, "name": form.name, "fields": form.answers}
-        written = await connection.execute(insert(signups).values(**row, created_at=now()).returning(signups.c.id))
-        signup_id: int = written.scalar_one()
-        await store.add(connection, reception.site.slug, signup_id, mails)
-    _log.info("signup.accepted", signup_id=signup_id, site=reception.site.slug, mails=len(mails))
+    site = reception.site.slug
+    row: dict[str, object] = {"site": site, "email": form.email, "name": form.name, "fields": form.answers}
+    entry = _Entry(site, row, _mails(reception, form))
+    signup_id = await database.join(_write, entry)
+    _log.info("signup.accepted", signup_id=signup_id, site=site, mails=len(entry.mails))
     return signup_id
+
+
+_ADD = insert(signups).values(created_at=now()).returning(signups.c.id, sort_by_parameter_order=True)
+
+
+def _write(connection: Connection, entries: Sequence[_Entry]) -> Sequence[int]:
+    """The signups of those who came at the same time, and all their mails; answers their ids."""
+    ids = connection.execute(_ADD, [entry.row for entry in entries]).scalars().all()
+    mails = [
+        store.Addressed(entry.site, id, mail) for entry, id in zip(entries, ids, strict=True) for mail in entry.mails
+    ]
+    store.add(connection, mails)
+    return ids
 
 
 # -- mails ---------------------------------------------------------------------------------------------------------
@@ -128,15 +148,15 @@ def _shown(value: Value) -> str | None:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
 
-def _mails(reception: Reception, form: Form) -> list[tuple[str, Message]]:
+def _mails(reception: Reception, form: Form) -> list[store.Mail]:
     content: dict[str, Content] = {
         kind: reception.templates.render(kind, values) for kind, values in _values(reception, form).items()
     }
     write = partial(compose, sender=reception.sender, domain=reception.domain)
     return [
-        ("welcome", write(content["welcome"], recipient=form.email)),
+        store.Mail("welcome", write(content["welcome"], recipient=form.email), to_visitor=True),
         *(
-            ("notice", write(content["notice"], recipient=owner, reply_to=form.email))
+            store.Mail("notice", write(content["notice"], recipient=owner, reply_to=form.email), to_visitor=False)
             for owner in reception.site.mail.notify
         ),
     ]

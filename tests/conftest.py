@@ -119,7 +119,7 @@ async def exchange(port: int, request: bytes) -> bytes:
 
 def rows(settings: Settings, query: str) -> list[tuple[Any, ...]]:
     """What the database file says, read past the server."""
-    connection = sqlite3.connect(settings.database_url.removeprefix("sqlite+aiosqlite:///"), isolation_level=None)
+    connection = sqlite3.connect(settings.database_url.removeprefix("sqlite:///"), isolation_level=None)
     try:
         return connection.execute(query).fetchall()
     finally:

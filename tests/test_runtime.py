@@ -129,8 +129,8 @@ async def test_mail_goes_from_the_outbox_to_the_mailbox(settings: Settings) -> N
     made = Runtime(settings)
     async with opened(made.steps()):
         mail = compose(Content("Hello", "a", "b"), sender="a@b.example", recipient="c@d.example", domain="b.example")
-        async with made.database.transaction() as connection:
-            await store.add(connection, "bikes", None, [("welcome", mail)])
+        welcome = store.Mail("welcome", mail, to_visitor=True)
+        await made.database.transact(store.add, [store.Addressed("bikes", None, welcome)])
         assert (await made.health())["ready"] is True
         made.wake()
         box = made.mailbox

@@ -16,7 +16,7 @@ def test_nothing_set() -> None:
     settings = load({}, env_file=None)
     assert (settings.host, settings.port, settings.base_url) == ("127.0.0.1", 8000, "http://localhost:8000")
     assert (settings.smtp_url, settings.mail_from, settings.ops, settings.index) == (None, None, "private", True)
-    assert settings.database_url == f"sqlite+aiosqlite:///{Path('var/doorbell.db').absolute()}"
+    assert settings.database_url == f"sqlite:///{Path('var/doorbell.db').absolute()}"
 
 
 def test_base_url_follows_the_port() -> None:
@@ -191,8 +191,8 @@ def test_env_file_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes,
     [
         ("DOORBELL_BASE_URL", "https://käse.example"),
         ("DOORBELL_DATA_DIR", "what?"),
-        ("DOORBELL_DATABASE_URL", "sqlite+aiosqlite:///:memory:"),
-        ("DOORBELL_DATABASE_URL", "sqlite+aiosqlite:///"),
+        ("DOORBELL_DATABASE_URL", "sqlite:///:memory:"),
+        ("DOORBELL_DATABASE_URL", "sqlite:///"),
     ],
 )
 def test_value_that_could_not_work_is_refused(variable: str, value: str) -> None:

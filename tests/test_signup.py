@@ -230,7 +230,7 @@ async def database(settings: Settings) -> Database:
 
 
 def mail(settings: Settings, kind: str) -> EmailMessage:
-    ((data,),) = rows(settings, f"SELECT message FROM outbox WHERE kind = '{kind}'")
+    ((data,),) = rows(settings, f"SELECT data FROM messages JOIN outbox ON outbox.id = outbox_id WHERE kind = '{kind}'")
     parsed = message_from_bytes(data, policy=default)
     assert isinstance(parsed, EmailMessage)
     return parsed

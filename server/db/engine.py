@@ -1,21 +1,28 @@
-"""One database: opened with its schema up to date, one way to a transaction, one border for its errors."""
+"""One database: opened with its schema up to date, one way to a transaction, one border for its errors.
+
+A transaction is a plain function of a connection. It runs as a whole in a thread of the database's own: the event loop
+goes on meanwhile, and a cancellation leaves nothing half done.
+"""
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Concatenate, ParamSpec, TypeVar
 
 from alembic.util import CommandError
-from sqlalchemy import event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.util import await_only
 
 from server import log
 from server.db import migrate
+from server.db.errors import DatabaseUnavailable
+from server.db.group import Group, Item, Result, Write
+from server.db.tables import jobs
 
 _log = log.get(__name__)
 
@@ -24,17 +31,21 @@ _log = log.get(__name__)
 BUSY_SECONDS = 5
 TURN_SECONDS = 10
 
-
-class DatabaseUnavailable(Exception):
-    """The database cannot be reached, is locked, full or broken. Nothing was written."""
+P = ParamSpec("P")
+T = TypeVar("T")
+Work = Callable[Concatenate[Connection, P], T]
 
 
 class Database:
-    """Rows, kept. `open` migrates; `transaction` is the only way to read or write."""
+    """Rows, kept. `open` migrates. `transact` writes, `join` shares a transaction with others, `read` only reads."""
 
     def __init__(self, url: str) -> None:
         self.url = make_url(url)
-        self._engine: AsyncEngine = _sqlite_engine(url)
+        # One writer, for SQLite has no more; a queue here is fair and wakes at once, where its own busy handler polls.
+        # IMMEDIATE: a transaction that reads first and writes later could not wait for the lock (SQLITE_BUSY at once).
+        self._writer = _Line("writer", _sqlite_engine(url, "BEGIN IMMEDIATE"))
+        self._reader = _Line("reader", _sqlite_engine(url, "BEGIN"))
+        self._group = Group(self.transact)
 
     async def open(self) -> None:
         """Creates the file where it is missing and brings the schema up to date, under the database's own lock.
@@ -49,56 +60,117 @@ class Database:
             except OSError as error:
                 raise DatabaseUnavailable(f"{folder}: cannot be made: {error.strerror}") from error
         try:
-            async with self.transaction() as connection:
-                before, after = await connection.run_sync(migrate.upgrade)
+            before, after = await self.transact(migrate.upgrade)
         except CommandError as error:  # a revision that we do not have
             raise DatabaseUnavailable(f"{self.url.database}: made by a newer version: {error}") from error
         if before != after:
             _log.info("database.migrated", before=before, after=after)
 
     async def close(self) -> None:
-        await self._engine.dispose()
+        """Ends what was asked for, and closes."""
+        await self._group.close()
+        await self._writer.close()
+        await self._reader.close()
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """A connection inside a transaction that commits at the end, or rolls back on any exception.
+    async def transact(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `work` answers, called with a connection and these arguments, inside a transaction that is then
+        committed, or undone if it raised.
 
-        Raises DatabaseUnavailable in place of the driver's errors; after it nothing was written.
+        Raises DatabaseUnavailable in place of the driver's errors; after it nothing was written. Who is cancelled does
+        not know whether it was.
         """
+        return await self._writer.run(work, *args, **kwargs)
+
+    async def read(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same for work that only reads. It neither waits for what is being written nor holds it up."""
+        return await self._reader.run(work, *args, **kwargs)
+
+    async def join(self, write: Write[Item, Result], item: Item) -> Result:
+        """What `write` answers for `item`, committed together with what others write just now: see `Group.write`.
+
+        Raises DatabaseUnavailable; then nothing was written.
+        """
+        return await self._group.write(write, item)
+
+    async def check(self) -> None:
+        """Raises DatabaseUnavailable unless a row can be written: a full disk still reads."""
+        await self.transact(_write_something)
+
+
+def _write_something(connection: Connection) -> None:
+    connection.execute(update(jobs).values(name=jobs.c.name))
+
+
+class _Line:
+    """Transactions one after the other, in a thread that begins with the first of them."""
+
+    def __init__(self, name: str, engine: Engine) -> None:
+        self._name = name
+        self._engine = engine
+        self._thread = self._new_thread()
+
+    def _new_thread(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, thread_name_prefix=f"database-{self._name}")
+
+    def _transact(self, work: Callable[[Connection], T]) -> T:
         try:
-            async with self._engine.begin() as connection:
-                yield connection
+            with self._engine.begin() as connection:
+                return work(connection)
         except (IntegrityError, ProgrammingError):
             raise  # a mistake of ours, not a fault of the database
         except (DBAPIError, PoolTimeoutError, OSError) as error:
             cause = error.orig if isinstance(error, DBAPIError) else error
-            raise DatabaseUnavailable(f"{self.url.render_as_string(hide_password=True)}: {cause}") from error
+            url = self._engine.url.render_as_string(hide_password=True)
+            raise DatabaseUnavailable(f"{url}: {cause}") from error
+
+    async def run(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        # A future of the thread's: it can be taken back until it has begun.
+        job = self._thread.submit(self._transact, lambda connection: work(connection, *args, **kwargs))
+        late = False
+
+        def give_up() -> None:
+            nonlocal late
+            late = job.cancel()
+
+        timer = asyncio.get_running_loop().call_later(TURN_SECONDS, give_up)
+        try:
+            result: T = await asyncio.wrap_future(job)
+            return result
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if late and not (task and task.cancelling()):
+                raise DatabaseUnavailable(f"no turn in {TURN_SECONDS} seconds") from None
+            raise
+        finally:
+            timer.cancel()
+
+    async def close(self) -> None:
+        thread, self._thread = self._thread, self._new_thread()
+        await asyncio.to_thread(thread.shutdown)
+        self._engine.dispose()
 
 
-def _switch_to_wal(cursor: Any) -> None:
+def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
     # Of several processes that switch a new file at once, some get SQLITE_BUSY without any waiting.
     for pause in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5):
         with suppress(sqlite3.OperationalError):
             cursor.execute("PRAGMA journal_mode=WAL")
             return
-        await_only(asyncio.sleep(pause))
+        time.sleep(pause)
     cursor.execute("PRAGMA journal_mode=WAL")
 
 
-def _sqlite_engine(url: str) -> AsyncEngine:
-    # One connection: SQLite has one writer anyway, and a queue in the process is fair and wakes at once, where its
-    # own busy handler polls.
-    engine = create_async_engine(
+def _sqlite_engine(url: str, begin: str) -> Engine:
+    engine = create_engine(
         url,
         pool_size=1,
         max_overflow=0,
-        pool_timeout=TURN_SECONDS,
-        connect_args={"timeout": BUSY_SECONDS},
+        connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
         hide_parameters=True,  # the text of an error goes into the log, and an address must not
     )
 
-    @event.listens_for(engine.sync_engine, "connect")
-    def _configure(connection: Any, record: object) -> None:
+    @event.listens_for(engine, "connect")
+    def _configure(connection: sqlite3.Connection, record: object) -> None:
         # The driver's own BEGIN comes late and skips DDL; we send ours below.
         connection.isolation_level = None
         cursor = connection.cursor()
@@ -108,15 +180,8 @@ def _sqlite_engine(url: str) -> AsyncEngine:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
-    @event.listens_for(engine.sync_engine, "begin")
-    def _begin(connection: Any) -> None:
-        # IMMEDIATE: a transaction that reads first and writes later could not wait for the lock (SQLITE_BUSY at once).
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    @event.listens_for(engine.sync_engine, "invalidate")
-    def _roll_back(connection: Any, record: object, error: BaseException | None) -> None:
-        # What a cancellation leaves is closed, but SQLite goes on holding the lock while a cursor is referred to.
-        with suppress(sqlite3.Error):
-            connection.rollback()
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
 
     return engine

@@ -52,9 +52,12 @@ outbox = Table(
     Column("kind", String(20), nullable=False),
     Column("sender", String(254), nullable=False),
     Column("recipient", String(254), nullable=False),
+    # of the recipient, in lower case
+    Column("domain", String(255), nullable=False),
+    # see suppressions.recipient_hash; None where the recipient is the owner, who is never suppressed
+    Column("recipient_hash", String(64), index=True),
     Column("message_id", String(255), nullable=False, unique=True),
-    Column("message", LargeBinary, nullable=False),
-    # pending | sent | failed
+    # pending | sent | failed | cancelled | suppressed
     Column("state", String(12), nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("uncertain", Integer, nullable=False),
@@ -67,6 +70,48 @@ outbox = Table(
     Column("created_at", Double, nullable=False),
     Column("settled_at", Double),
     Index(None, "state", "due_at"),
+)
+
+# Apart from its row, which changes often and would take it along each time. Gone once retention has purged it.
+messages = Table(
+    "messages",
+    metadata,
+    Column("outbox_id", _Id, ForeignKey("outbox.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
+# One row for each time that a mail was tried.
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("outbox_id", _Id, ForeignKey("outbox.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("outcome", String(12), nullable=False),
+    Column("reply", Text, nullable=False),
+    # how long it took
+    Column("seconds", Double, nullable=False),
+    Column("ended_at", Double, nullable=False),
+)
+
+# Visitors' addresses that get no mail.
+suppressions = Table(
+    "suppressions",
+    metadata,
+    # SHA-256 of the address in lower case, in hexadecimal: the list needs no address to do its work
+    Column("recipient_hash", String(64), primary_key=True),
+    Column("reason", String(12), nullable=False),
+    Column("reply", Text),
+    Column("created_at", Double, nullable=False),
+)
+
+# Timed work: each once in an installation, however many processes there are.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("due_at", Double, nullable=False),
+    Column("lease_owner", String(36)),
+    Column("lease_until", Double),
 )
 
 

@@ -1,17 +1,19 @@
-"""One SMTP connection: opened, used for one mail at a time, closed. Knows aiosmtplib, so that nobody else must.
+"""One SMTP connection: opened, used for one mail at a time, closed.
 
-It is fit for another mail only while every command has had its complete reply: a cancelled call leaves one reply
-behind, and the next command would read it as its own.
+aiosmtplib opens it (greeting, TLS, sign-in); the mails go through a `Dialogue`. It is fit for another mail only while
+every command has had its complete reply: a cancelled call leaves one behind, and the next command would read it.
 """
 
 import asyncio
+import re
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import aiosmtplib
 
+from server.mail.dialogue import Dialogue
 from server.mail.errors import FAULTS, Held, Refused, Stage, clean, translate
 
 Tls = Literal["none", "starttls", "tls"]
@@ -51,6 +53,14 @@ class Reply:
         return f"{self.code} {self.text}"
 
 
+# What would end a command and begin another (aiosmtplib GHSA-v3q9-hj7j-63hq), or the address in it.
+_NO_ADDRESS = re.compile(r"[\x00-\x20\x7f<>]")
+
+_Command = tuple[Stage, bytes]
+# 251 and 252: "will forward" and "will try" (RFC 5321 section 3.4)
+_WELCOME = {Stage.MAIL: (250,), Stage.RCPT: (250, 251, 252), Stage.DATA: (354,), Stage.CONTENT: (250,)}
+
+
 class Connection:
     """A dialogue with the relay. `clean` says that it can take another mail."""
 
@@ -62,8 +72,8 @@ class Connection:
         """It has been idle since it was opened: the server may have closed it, and we not know yet."""
         self.under_way = False
         """The message is being sent and its reply not yet here: it may be accepted, whatever happens now."""
-        self._in_step = False
-        self._transport: asyncio.BaseTransport | None = None
+        self._dialogue: Dialogue | None = None
+        self._extensions: dict[str, str] = {}
         self._smtp = aiosmtplib.SMTP(
             hostname=relay.host,
             port=relay.port,
@@ -78,18 +88,23 @@ class Connection:
         )
 
     def __repr__(self) -> str:
-        state = "clean" if self.clean else "open" if self._smtp.is_connected else "closed"
+        state = "clean" if self.clean else "open" if self.established else "closed"
         return f"<Connection {self.relay.host}:{self.relay.port} {state} sent={self.sent}>"
 
     @property
     def clean(self) -> bool:
         """Connected, and every command so far has had its complete reply."""
-        return self._in_step and self._smtp.is_connected
+        return self._dialogue is not None and self._dialogue.in_step and not self.under_way
+
+    @property
+    def established(self) -> bool:
+        """Opened, and not yet closed."""
+        return self._dialogue is not None and self._dialogue.open
 
     @property
     def encryption(self) -> str | None:
         """The TLS version in use, or None."""
-        ssl_object = self._smtp.get_transport_info("ssl_object") if self._smtp.is_connected else None
+        ssl_object = self._smtp.get_transport_info("ssl_object") if self.established else None
         return ssl_object.version() if ssl_object else None
 
     async def open(self) -> Reply:
@@ -100,81 +115,116 @@ class Connection:
                 greeting = await self._smtp.connect()
                 if self._smtp.is_ehlo_or_helo_needed:
                     await self._smtp.ehlo()
+            if self._smtp.transport is None:
+                raise aiosmtplib.SMTPServerDisconnected("Connection lost")
         except FAULTS as error:
             self.abort()
             raise translate(error, Stage.CONNECT) from error
         except BaseException:
             self.abort()
             raise
-        self._in_step = True
-        self._transport = self._smtp.transport
+        self._extensions = dict(self._smtp.esmtp_extensions)
+        self._dialogue = Dialogue(self._smtp.transport)
         return Reply(Stage.CONNECT, greeting.code, clean(greeting.message))
 
     async def send(self, sender: str, recipient: str, message: bytes) -> list[Reply]:
         """Sends one mail (CRLF lines, no dot-stuffing) and answers the replies to each step, the last one the 250.
 
+        Where the server offers PIPELINING (RFC 2920), all commands go in one round trip.
         Raises Refused, Deferred, Held or Uncertain. After Refused the connection is reset and may be clean again.
         """
-        self._in_step = self.under_way = False
-        replies: list[Reply] = []
+        self.under_way = False
+        # First what needs no server: a mail that cannot be sent by its nature fails alone, and disturbs no connection.
+        content = self._content(message)
+        commands = self._commands(sender, recipient, len(message))
         stage = Stage.MAIL
+        replies: list[Reply] = []
+        groups = [commands] if "pipelining" in self._extensions else [[command] for command in commands]
         try:
-            options = [f"SIZE={len(message)}"] if self._smtp.supports_extension("size") else []
-            replies.append(self._heard(stage, await self._smtp.mail(sender, options=options)))
-            stage = Stage.RCPT
-            replies.append(self._heard(stage, await self._smtp.rcpt(recipient)))
-            stage = Stage.DATA
-            answer = await self._smtp.execute_command(b"DATA")
-            if answer.code != 354:
-                raise aiosmtplib.SMTPDataError(answer.code, answer.message)
+            for group in groups:
+                self._write(b"".join(line for _, line in group), len(group))
+                for number, (stage, _) in enumerate(group):
+                    replies.append(await self._reply(stage, self.relay.timeout, owed=group[number + 1 :]))
             stage, self.under_way = Stage.CONTENT, True
-            replies.append(self._heard(stage, await self._content(message)))
+            self._write(content, 1)
+            replies.append(await self._reply(stage, self.relay.content_timeout))
             self.under_way = False
         except FAULTS as error:
-            await self._reset(error, stage)
+            await self._reset(error)
             failure = translate(error, stage)
             if failure.code == 552 and isinstance(failure, Held):  # SIZE: this mail is too large (RFC 1870)
                 failure = Refused(stage, failure.code, failure.reply)
             raise failure from error
         self.sent += 1
-        self._in_step = True
-        return replies
+        return [reply for reply in replies if reply.stage is not Stage.DATA]
 
-    @staticmethod
-    def _heard(stage: Stage, response: aiosmtplib.SMTPResponse) -> Reply:
-        return Reply(stage, response.code, clean(response.message))
+    def _content(self, message: bytes) -> bytes:
+        size = self._extensions.get("size", "")
+        if re.fullmatch(r"[0-9]{1,18}", size) and 0 < int(size) < len(message):
+            raise Refused(Stage.MAIL, None, f"the message has {len(message)} bytes, and the server takes {size}")
+        try:
+            return dot_stuffed(message)
+        except ValueError as error:
+            raise Refused(Stage.CONTENT, None, str(error)) from None
 
-    async def _content(self, message: bytes) -> aiosmtplib.SMTPResponse:
-        # Not SMTP.data(): it sends command and message in one call, and a cut then does not tell whether the
-        # message was under way. We own this connection alone, so its protocol is ours to write to.
-        protocol = self._smtp.protocol
-        if protocol is None:
-            raise aiosmtplib.SMTPServerDisconnected("Connection lost")
-        protocol.write(dot_stuffed(message))
-        response = await protocol.read_response(timeout=self.relay.content_timeout)
-        if response.code != 250:
-            raise aiosmtplib.SMTPDataError(response.code, response.message)
-        return response
+    def _commands(self, sender: str, recipient: str, size: int) -> list[_Command]:
+        options = f" SIZE={size}" if "size" in self._extensions else ""
+        for stage, address in ((Stage.MAIL, sender), (Stage.RCPT, recipient)):
+            if _NO_ADDRESS.search(address):
+                raise Refused(stage, None, "the address holds a character that no address may hold")
+            if not address.isascii():
+                if "smtputf8" not in self._extensions:
+                    raise Refused(stage, None, "the address needs SMTPUTF8, which the server does not offer")
+                options = options.removesuffix(" SMTPUTF8") + " SMTPUTF8"
+        mail, rcpt = f"MAIL FROM:<{sender}>{options}\r\n", f"RCPT TO:<{recipient}>\r\n"
+        return [
+            (Stage.MAIL, mail.encode("utf-8", "replace")),
+            (Stage.RCPT, rcpt.encode("utf-8", "replace")),
+            (Stage.DATA, b"DATA\r\n"),
+        ]
 
-    async def _reset(self, error: Exception, stage: Stage) -> None:
+    def _write(self, data: bytes, replies: int) -> None:
+        if self._dialogue is None:
+            raise aiosmtplib.SMTPServerDisconnected("Not connected")
+        self._dialogue.write(data, replies)
+
+    async def _reply(self, stage: Stage, timeout: float, owed: list[_Command] | None = None) -> Reply:
+        """The reply to this step. Raises SMTPResponseException where it is unwelcome, after those that are owed too."""
+        if self._dialogue is None:
+            raise aiosmtplib.SMTPServerDisconnected("Not connected")
+        code, text = await self._dialogue.read(timeout)
+        if code in _WELCOME[stage]:
+            return Reply(stage, code, clean(text))
+        with suppress(*FAULTS):
+            for later, _ in owed or ():
+                late, _ = await self._dialogue.read(timeout)
+                if later is Stage.DATA and late == 354:
+                    self.abort()  # it waits for a message, and has nobody to send it to
+        raise aiosmtplib.SMTPResponseException(code, text)
+
+    async def _reset(self, error: Exception) -> None:
         """After a complete but unwelcome reply the dialogue is in step: RSET, and the next mail can have it."""
         complete = isinstance(error, aiosmtplib.SMTPResponseException) and 400 <= error.code < 600
-        if not complete or getattr(error, "code", 0) == 421 or not self._smtp.is_connected:
+        self.under_way = False
+        if not complete or getattr(error, "code", 0) == 421 or not self.clean:
             self.abort()
             return
-        self.under_way = False
         try:
-            await self._smtp.rset()
-            self._in_step = True
+            await self._command(b"RSET\r\n", self.relay.timeout)
         except FAULTS:
             self.abort()
 
+    async def _command(self, line: bytes, timeout: float) -> None:
+        self._write(line, 1)
+        assert self._dialogue is not None
+        code, text = await self._dialogue.read(timeout)
+        if not 200 <= code < 300:
+            raise aiosmtplib.SMTPResponseException(code, text)
+
     async def verify(self) -> None:
         """Asks whether the server is still there (NOOP). Raises Held or Deferred."""
-        self._in_step = False
         try:
-            await self._smtp.noop()
-            self._in_step = True
+            await self._command(b"NOOP\r\n", self.relay.timeout)
         except FAULTS as error:
             self.abort()
             raise translate(error, Stage.CONNECT) from error
@@ -183,21 +233,16 @@ class Connection:
         """Says goodbye within a second or two where it can, and closes in any case."""
         try:
             if self.clean:
-                self._in_step = False
                 with suppress(*FAULTS):
-                    await self._smtp.quit(timeout=2)
+                    await self._command(b"QUIT\r\n", 2)
         finally:
             self.abort()
 
     def abort(self) -> None:
         """Closes at once, without a word: whatever is under way ends here."""
-        self._in_step = False
-        # Ours as well: aiosmtplib forgets its own after a timeout.
-        transport = self._smtp.transport or self._transport
+        if self._dialogue is not None:
+            self._dialogue.abort()
         self._smtp.close()
-        if transport is not None:
-            # close() would first wait for a peer that does not read. No isinstance: uvloop's are of no asyncio class.
-            cast(asyncio.WriteTransport, transport).abort()
 
 
 def dot_stuffed(message: bytes) -> bytes:

@@ -20,6 +20,19 @@ class Stage(StrEnum):
     CONTENT = "content"  # from the first byte of the message to the reply after the final dot
 
 
+# What replies mean. Codes first, for they are for machines; words where servers give no code.
+_STATUS = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?!\d)")
+_GREYLISTED = re.compile(r"gr[ea]y-?list|postgrey|4\.7\.1\b.*(later|minute|second)|try again in \d", re.I)
+_THROTTLED = re.compile(r"4\.3\.2\b|4\.7\.28\b|too many|too fast|rate.?limit|throttl", re.I)
+# No such mailbox, no such domain, bad syntax, moved, a domain that takes no mail (RFC 3463, RFC 7505).
+_DEAD = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10"})
+_NOBODY = re.compile(
+    r"(no such|unknown|invalid|non-?existent) (user|recipient|mailbox|address|account)"
+    r"|(user|recipient|mailbox|address|account) (is )?(unknown|not found|does not exist|doesn't exist|invalid)",
+    re.I,
+)
+
+
 class MailError(Exception):
     """A mail was not accepted. `code` is the SMTP reply code or None, `reply` the server's words or the fault's.
 
@@ -34,6 +47,30 @@ class MailError(Exception):
 
     def __str__(self) -> str:
         return f"{self.stage}: {self.code or ''} {self.reply}".replace("  ", " ")
+
+    @property
+    def status(self) -> str | None:
+        """The enhanced status code, such as 5.1.1 (RFC 3463), where the server gives one."""
+        found = _STATUS.match(self.reply) if self.code else None
+        return found[1] if found else None
+
+    @property
+    def greylisted(self) -> bool:
+        """Not now, for we are new here: a mail that comes back after some minutes is taken (RFC 6647)."""
+        return self.code in (450, 451, 452) and bool(_GREYLISTED.search(self.reply))
+
+    @property
+    def throttled(self) -> bool:
+        """The server has more of us than it wants: fewer connections, and slower."""
+        temporary = self.code is not None and 400 <= self.code < 500
+        return self.code in (421, 454) or (temporary and bool(_THROTTLED.search(self.reply)))
+
+    @property
+    def no_such_mailbox(self) -> bool:
+        """The address reaches nobody, and no later mail to it would."""
+        if not isinstance(self, Refused) or self.stage is not Stage.RCPT or self.code is None:
+            return False
+        return self.status in _DEAD if self.status else bool(_NOBODY.search(self.reply))
 
 
 class Refused(MailError):

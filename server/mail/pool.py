@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from aiolimiter import AsyncLimiter
+
 from server import log
 from server.mail.connection import Connection, Relay
 from server.mail.errors import MailError, loggable
@@ -24,13 +26,16 @@ class PoolClosed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a pool holds to: connections; mails a connection; seconds unused, alive, and waited for a lease."""
+    """What a pool holds to: connections; mails a connection; seconds unused, alive, and waited for a lease; leases a
+    second (None: as they come), of which as many may come at once; connections made at the start."""
 
     size: int = 4
     max_messages: int = 100
     idle_seconds: float = 30
     lifetime_seconds: float = 300
     wait_seconds: float = 60
+    rate: float | None = None
+    warm: int = 1
 
 
 class Pool:
@@ -42,11 +47,16 @@ class Pool:
         self.fault: MailError | None = None
         """Why the last attempt to connect failed; None after one that did not."""
         self._slots = asyncio.Semaphore(limits.size)
+        # A bucket holds one token at least, else none could ever be taken.
+        burst = max(limits.rate or 1, 1)
+        self._bucket = AsyncLimiter(burst, burst / limits.rate) if limits.rate else None
         self._idle: deque[Connection] = deque()  # the freshest at the right
         self._leased: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving: set[asyncio.Task[None]] = set()  # those of them that say goodbye
+        self._waiting = 0
         self._connects = 0
+        self._connect_failures = 0
         self._running = False
 
     def __repr__(self) -> str:
@@ -54,25 +64,36 @@ class Pool:
         counts = f"leased={len(self._leased)} idle={len(self._idle)} size={self.limits.size}"
         return f"<Pool {self.relay.host}:{self.relay.port} {state} {counts}>"
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection that works."""
+        return any(connection.clean for connection in self._idle) or any(
+            connection.established for connection in self._leased
+        )
+
     def stats(self) -> dict[str, int]:
-        """Gauges and counters: connections leased (or being opened), idle and at most; connects since the start."""
+        """Gauges: connections leased (or being opened), idle and at most, and who waits for one. Counters since the
+        start: attempts to connect, and those that failed."""
         return {
             "leased": len(self._leased),
             "idle": len(self._idle),
             "size": self.limits.size,
+            "waiting": self._waiting,
             "connects": self._connects,
+            "connect_failures": self._connect_failures,
         }
 
     async def open(self, wait_seconds: float = 2) -> None:
-        """Opens the first connection; waits for it at most `wait_seconds`, then goes on in the background.
+        """Opens the first connections; waits for them at most `wait_seconds`, then goes on in the background.
 
         A relay that is down is no error here: `fault` tells, and each lease tries again.
         """
         self._running = True
-        first = self._spawn(self._warm())
+        first = {self._spawn(self._warm()) for _ in range(min(self.limits.warm, self.limits.size))}
         self._spawn(self._tidy())
         try:
-            await asyncio.wait({first}, timeout=wait_seconds)
+            if first:
+                await asyncio.wait(first, timeout=wait_seconds)
         except asyncio.CancelledError:
             await self.close()
             raise
@@ -90,13 +111,19 @@ class Pool:
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Connection]:
-        """A connection for this block alone, fresh or used before.
+        """A connection for this block alone, fresh or used before, for one mail.
 
         Raises Held or Deferred when the relay cannot be had, TimeoutError after `wait_seconds` without a free one,
-        PoolClosed.
+        PoolClosed. What the rate makes wait is not counted.
         """
-        async with asyncio.timeout(self.limits.wait_seconds):
-            await self._slots.acquire()
+        if self._bucket is not None:
+            await self._bucket.acquire()
+        async with self._slot() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[Connection]:
+        await self._turn()
         try:
             connection = await self._take()
             try:
@@ -108,8 +135,19 @@ class Pool:
 
     async def probe(self) -> None:
         """Makes sure that the relay takes us: connects, or asks an idle connection. Raises Held or Deferred."""
-        async with self.lease() as connection:
+        async with self._slot() as connection:
             await connection.verify()
+
+    async def _turn(self) -> None:
+        if not self._slots.locked():
+            await self._slots.acquire()
+            return
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self.limits.wait_seconds):
+                await self._slots.acquire()
+        finally:
+            self._waiting -= 1
 
     # -- decisions: no await, so nothing can come between ------------------------------------------------------------
 
@@ -165,7 +203,9 @@ class Pool:
         except BaseException as error:
             self._leased.discard(connection)
             connection.abort()
-            self.fault = error if isinstance(error, MailError) else self.fault
+            if isinstance(error, MailError):
+                self.fault = error
+                self._connect_failures += 1
             raise
         self.fault = None
         now = asyncio.get_running_loop().time()

@@ -1,17 +1,35 @@
 """The rows of the outbox: added, claimed under a lease, settled one by one. Every function is a statement or two.
 
-A row is *pending* until it is *sent* or *failed*. A pending row whose lease has not run out belongs to its owner; one
-whose lease has run out (its owner died) belongs to nobody. All times are the database's (see `db.tables.now`).
+A row is *pending* until it is *sent*, *failed*, *cancelled* or *suppressed*. A pending row whose lease has not run out
+belongs to its owner; one whose lease has run out (its owner died) belongs to nobody. All times are the database's (see
+`db.tables.now`).
 """
 
-from collections.abc import Collection, Iterable
+import hashlib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import ColumnElement, Row, case, func, insert, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Double,
+    Row,
+    Update,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    insert,
+    null,
+    or_,
+    select,
+    update,
+)
 
-from server.db.tables import now, outbox
+from server.db.tables import attempts, messages, now, outbox, suppressions
 from server.mail.message import Message
 
 
@@ -25,18 +43,60 @@ class Outcome(StrEnum):
     UNCERTAIN = "uncertain"
 
 
+FINAL = frozenset({Outcome.SENT, Outcome.FAILED})
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A mail to be sent. `to_visitor`: its recipient is who filled in the form, not the owner of the site."""
+
+    kind: str
+    message: Message
+    to_visitor: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Addressed:
+    """A mail, and the site and the signup that it is about."""
+
+    site: str
+    signup_id: int | None
+    mail: Mail
+
+
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A row that is ours to send until its lease runs out. `attempts` counts those before this one."""
+    """A row that is ours to send until its lease runs out. `attempts` counts those before this one.
+
+    `message` is None where it was purged.
+    """
 
     id: int
     site: str
     kind: str
     sender: str
     recipient: str
-    message: bytes
+    domain: str
+    to_visitor: bool
     attempts: int
     age_seconds: float
+    message: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How an attempt at the row `id` ended, as `owner` tells it: after `seconds`, to be tried again in `retry_in`.
+
+    With `suppress` its recipient gets no mail any more.
+    """
+
+    id: int
+    owner: str
+    outcome: Outcome
+    reply: str
+    seconds: float
+    retry_in: float | None = None
+    suppress: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,118 +107,272 @@ class Backlog:
     oldest_seconds: float | None
 
 
-async def add(
-    connection: AsyncConnection, site: str, signup_id: int | None, mails: Iterable[tuple[str, Message]]
-) -> None:
-    """Writes each mail, of the kind it is given with, as a row that is due now."""
-    rows = [
-        {
-            "signup_id": signup_id,
-            "site": site,
-            "kind": kind,
-            "sender": mail.sender,
-            "recipient": mail.recipient,
-            "message_id": mail.message_id,
-            "message": mail.data,
-        }
-        for kind, mail in mails
-    ]
-    if rows:
-        fresh = {"state": "pending", "attempts": 0, "uncertain": 0, "due_at": now(), "created_at": now()}
-        await connection.execute(insert(outbox).values(fresh), rows)
+def recipient_hash(address: str) -> str:
+    """What stands for an address where the address itself need not be known: SHA-256, capitals made small."""
+    return hashlib.sha256(address.lower().encode("utf-8", "replace")).hexdigest()
 
 
-async def claim(connection: AsyncConnection, owner: str, limit: int, lease_seconds: float) -> list[Claimed]:
-    """Takes up to `limit` due rows that no other owner holds, oldest due first, in one statement."""
-    due = (
-        select(outbox.c.id)
-        .where(outbox.c.state == "pending", outbox.c.due_at <= now(), _unleased())
-        .order_by(outbox.c.due_at, outbox.c.id)
-        .limit(limit)
+def _row(one: Addressed) -> dict[str, object]:
+    message = one.mail.message
+    return {
+        "signup_id": one.signup_id,
+        "site": one.site,
+        "kind": one.mail.kind,
+        "sender": message.sender,
+        "recipient": message.recipient,
+        "domain": message.recipient.rpartition("@")[2].lower(),
+        "recipient_hash": recipient_hash(message.recipient) if one.mail.to_visitor else None,
+        "message_id": message.message_id,
+    }
+
+
+_ADD = (
+    insert(outbox)
+    .values(state="pending", attempts=0, uncertain=0, due_at=now(), created_at=now())
+    .returning(outbox.c.id, sort_by_parameter_order=True)
+)
+
+
+def add(connection: Connection, mails: Sequence[Addressed]) -> list[int]:
+    """Writes mails, due now; answers the ids of their rows."""
+    if not mails:
+        return []
+    ids = list(connection.execute(_ADD, [_row(one) for one in mails]).scalars())
+    connection.execute(
+        insert(messages),
+        [{"outbox_id": id, "data": one.mail.message.data} for id, one in zip(ids, mails, strict=True)],
     )
-    taken = await connection.execute(
-        update(outbox)
-        .where(outbox.c.id.in_(due))
-        .values(lease_owner=owner, lease_until=now() + lease_seconds)
-        .returning(
-            outbox.c.id,
-            outbox.c.site,
-            outbox.c.kind,
-            outbox.c.sender,
-            outbox.c.recipient,
-            outbox.c.message,
-            outbox.c.attempts,
-            (now() - outbox.c.created_at).label("age_seconds"),
-        )
-    )
-    return sorted((_claimed(row) for row in taken), key=lambda row: row.id)
+    return ids
 
 
-def _claimed(row: Row[tuple[object, ...]]) -> Claimed:
-    return Claimed(**row._mapping)
+# -- claims ------------------------------------------------------------------------------------------------------------
 
 
 def _unleased() -> ColumnElement[bool]:
     return or_(outbox.c.lease_until.is_(None), outbox.c.lease_until < now())
 
 
-async def settle(
-    connection: AsyncConnection, owner: str, id: int, outcome: Outcome, reply: str, retry_in: float | None
-) -> bool:
-    """Writes down how an attempt ended and gives the row back. `retry_in` seconds for what is to be tried again.
-
-    False when the row is no longer the owner's: its lease ran out and another took it.
-    """
-    final = outcome in (Outcome.SENT, Outcome.FAILED)
-    done = await connection.execute(
+def _claim(besides: bool) -> Update:
+    due = select(outbox.c.id).where(outbox.c.state == "pending", outbox.c.due_at <= now(), _unleased())
+    if besides:
+        due = due.where(outbox.c.domain.not_in(bindparam("besides", expanding=True)))
+    due = due.order_by(outbox.c.due_at, outbox.c.id).limit(bindparam("most")).with_for_update(skip_locked=True)
+    suppressed = exists().where(suppressions.c.recipient_hash == outbox.c.recipient_hash).correlate(outbox)
+    return (
         update(outbox)
-        .where(outbox.c.id == id, outbox.c.lease_owner == owner, outbox.c.state == "pending")
+        .where(outbox.c.id.in_(due))
         .values(
-            state=outcome.value if final else "pending",
-            outcome=outcome.value,
-            reply=reply,
-            # held is nobody's attempt: the mail never had its chance
-            attempts=outbox.c.attempts + (outcome is not Outcome.HELD),
-            uncertain=outbox.c.uncertain + (outcome is Outcome.UNCERTAIN),
-            due_at=outbox.c.due_at if retry_in is None else now() + retry_in,
-            settled_at=now() if final else None,
-            lease_owner=None,
-            lease_until=None,
+            state=case((suppressed, "suppressed"), else_="pending"),
+            settled_at=case((suppressed, now())),
+            lease_owner=case((suppressed, null()), else_=bindparam("owner")),
+            lease_until=case((suppressed, null()), else_=now() + bindparam("lease", type_=Double())),
+        )
+        .returning(
+            outbox.c.state,
+            outbox.c.id,
+            outbox.c.site,
+            outbox.c.kind,
+            outbox.c.sender,
+            outbox.c.recipient,
+            outbox.c.domain,
+            outbox.c.recipient_hash.is_not(None).label("to_visitor"),
+            outbox.c.attempts,
+            (now() - outbox.c.created_at).label("age_seconds"),
         )
     )
-    return done.rowcount == 1
 
 
-async def renew(connection: AsyncConnection, owner: str, ids: Collection[int], lease_seconds: float) -> None:
-    """Extends the leases that `owner` has on these rows. What it holds besides is nobody's work: that runs out."""
-    await connection.execute(
+# Made once: to build a statement costs more than to run it.
+_CLAIM = {besides: _claim(besides) for besides in (False, True)}
+_MESSAGES = select(messages).where(messages.c.outbox_id.in_(bindparam("ids", expanding=True)))
+
+
+def claim(
+    connection: Connection, owner: str, limit: int, lease_seconds: float, besides: Collection[str] = ()
+) -> list[Claimed]:
+    """Takes up to `limit` due rows that no other owner holds, oldest due first, in one statement.
+
+    None that goes to a domain of `besides`. What goes to a suppressed address ends here, as suppressed.
+    """
+    values = {"owner": owner, "most": limit, "lease": lease_seconds}
+    if besides:
+        values["besides"] = list(besides)
+    taken = [row for row in connection.execute(_CLAIM[bool(besides)], values) if row.state == "pending"]
+    found = connection.execute(_MESSAGES, {"ids": [row.id for row in taken]}) if taken else ()
+    data = {id: message for id, message in found}
+    return sorted((_claimed(row, data.get(row.id)) for row in taken), key=lambda row: row.id)
+
+
+def _claimed(row: Any, message: bytes | None) -> Claimed:
+    return Claimed(*row[1:], message)
+
+
+def renew(connection: Connection, owner: str, ids: Collection[int], lease_seconds: float) -> list[int]:
+    """Extends the leases that `owner` has on these rows, and answers which it has. What it holds besides is nobody's
+    work: that runs out."""
+    kept = connection.execute(
         update(outbox)
         .where(outbox.c.id.in_(ids), outbox.c.state == "pending", outbox.c.lease_owner == owner)
         .values(lease_until=now() + lease_seconds)
+        .returning(outbox.c.id)
+    )
+    return list(kept.scalars())
+
+
+def release(connection: Connection, owner: str, ids: Collection[int] | None = None) -> None:
+    """Gives back these rows, or every row, that `owner` still holds."""
+    ours = and_(outbox.c.state == "pending", outbox.c.lease_owner == owner)
+    if ids is not None:
+        ours = and_(ours, outbox.c.id.in_(ids))
+    connection.execute(update(outbox).where(ours).values(lease_owner=None, lease_until=None))
+
+
+def put_off(connection: Connection, owner: str, ids: Collection[int], domain: str, seconds: float) -> None:
+    """Gives back these rows of the owner's, and lets what is due for their domain, and nobody's, wait so long."""
+    release(connection, owner, ids)
+    connection.execute(
+        update(outbox)
+        .where(outbox.c.state == "pending", outbox.c.domain == domain, outbox.c.due_at < now() + seconds, _unleased())
+        .values(due_at=now() + seconds)
     )
 
 
-async def release(connection: AsyncConnection, owner: str) -> None:
-    """Gives back every row that `owner` still holds."""
-    await connection.execute(
+def mend_times(connection: Connection, lease_seconds: float, longest_wait: float) -> None:
+    """Undoes what a clock that was set back would do: times that lie further ahead than any that is ever written.
+
+    A lease may end in `lease_seconds` at most, a retry be due in `longest_wait` at most; and a mail that was never
+    tried is due from when it was written.
+    """
+    pending = outbox.c.state == "pending"
+    never_tried = and_(outbox.c.outcome.is_(None), outbox.c.created_at > now())
+    connection.execute(
         update(outbox)
-        .where(outbox.c.state == "pending", outbox.c.lease_owner == owner)
+        .where(pending, outbox.c.due_at > now(), or_(outbox.c.due_at > now() + longest_wait, never_tried))
+        .values(due_at=now())
+    )
+    connection.execute(
+        update(outbox)
+        .where(pending, outbox.c.due_at <= now(), outbox.c.lease_until > now() + 2 * lease_seconds)
         .values(lease_owner=None, lease_until=None)
     )
 
 
-async def next_due(connection: AsyncConnection) -> float | None:
-    """Seconds until a pending row can be claimed (0 or less: now), None where nothing is pending."""
-    ready = case((_unleased(), outbox.c.due_at), else_=outbox.c.lease_until)
-    found = await connection.execute(select(func.min(ready) - now()).where(outbox.c.state == "pending"))
-    seconds: float | None = found.scalar_one()
-    return seconds
+# -- settling ----------------------------------------------------------------------------------------------------------
+
+_SETTLE = (
+    update(outbox)
+    .where(outbox.c.id == bindparam("row"))
+    .values(
+        state=bindparam("next_state"),
+        outcome=bindparam("ended"),
+        reply=bindparam("said"),
+        attempts=outbox.c.attempts + bindparam("tried"),
+        uncertain=outbox.c.uncertain + bindparam("unsure"),
+        due_at=case(
+            (bindparam("pause", type_=Double()).is_(None), outbox.c.due_at),
+            else_=now() + bindparam("pause", type_=Double()),
+        ),
+        settled_at=case((bindparam("next_state") != "pending", now())),
+        lease_owner=None,
+        lease_until=None,
+    )
+)
+_LOG_ATTEMPT = insert(attempts).values(ended_at=now())
 
 
-async def backlog(connection: AsyncConnection) -> Backlog:
+def settle(connection: Connection, settlements: Sequence[Settlement]) -> list[bool]:
+    """Writes down how attempts ended and gives the rows back; answers which of them changed their rows.
+
+    One whose lease ran out changes nothing, for another has the row by now; but a mail that was accepted is sent,
+    whoever holds its row. Each attempt is kept in the log.
+    """
+    found = connection.execute(
+        select(outbox.c.id, outbox.c.state, outbox.c.lease_owner, outbox.c.recipient_hash)
+        .where(outbox.c.id.in_([one.id for one in settlements]))
+        .with_for_update()
+    )
+    rows = {row.id: row for row in found}
+    known = [one for one in settlements if one.id in rows]
+    ours = [_is_ours(one, rows.get(one.id)) for one in settlements]
+    if changes := [_change(one) for one, mine in zip(settlements, ours, strict=True) if mine]:
+        connection.execute(_SETTLE, changes)
+    if known:
+        connection.execute(_LOG_ATTEMPT, [_attempt(one) for one in known])
+    for one in known:
+        if one.suppress and rows[one.id].recipient_hash is not None:
+            suppress(connection, rows[one.id].recipient_hash, "bounced", one.reply)
+    return ours
+
+
+def _is_ours(one: Settlement, row: Row[*tuple[Any, ...]] | None) -> bool:
+    if row is None:
+        return False
+    if one.outcome is Outcome.SENT:
+        return bool(row.state != "sent")
+    return bool(row.state == "pending" and row.lease_owner == one.owner)
+
+
+def _change(one: Settlement) -> dict[str, object]:
+    return {
+        "row": one.id,
+        "next_state": one.outcome.value if one.outcome in FINAL else "pending",
+        "ended": one.outcome.value,
+        "said": one.reply,
+        # held is nobody's attempt: the mail never had its chance
+        "tried": int(one.outcome is not Outcome.HELD),
+        "unsure": int(one.outcome is Outcome.UNCERTAIN),
+        "pause": one.retry_in,
+    }
+
+
+def _attempt(one: Settlement) -> dict[str, object]:
+    return {"outbox_id": one.id, "outcome": one.outcome.value, "reply": one.reply, "seconds": one.seconds}
+
+
+def suppress(connection: Connection, hashed: str, reason: str, reply: str | None = None) -> None:
+    """From now on this recipient (see `recipient_hash`) gets no mail. One that is suppressed stays so."""
+    known = connection.execute(select(suppressions.c.reason).where(suppressions.c.recipient_hash == hashed))
+    if known.first() is None:
+        connection.execute(
+            insert(suppressions).values(recipient_hash=hashed, reason=reason, reply=reply, created_at=now())
+        )
+
+
+# -- looking -----------------------------------------------------------------------------------------------------------
+
+
+_NEXT_FREE = (
+    select(outbox.c.due_at)
+    .where(outbox.c.state == "pending", _unleased())
+    .order_by(outbox.c.due_at, outbox.c.id)
+    .limit(1)
+    .scalar_subquery()
+)
+_NEXT_LEASE_END = (
+    select(func.min(outbox.c.lease_until))
+    .where(outbox.c.state == "pending", outbox.c.due_at <= now(), outbox.c.lease_until >= now())
+    .scalar_subquery()
+)
+_NEXT_DUE = select(_NEXT_FREE - now(), _NEXT_LEASE_END - now())
+
+
+def next_due(connection: Connection) -> float | None:
+    """Seconds until a pending row can be claimed (0 or less: now), None where there is none to wait for."""
+    times = connection.execute(_NEXT_DUE).one()
+    return min((seconds for seconds in times if seconds is not None), default=None)
+
+
+def backlog(connection: Connection) -> Backlog:
     """What waits to be sent."""
-    found = await connection.execute(
+    found = connection.execute(
         select(func.count(), now() - func.min(outbox.c.created_at)).where(outbox.c.state == "pending")
     )
     count, oldest = found.one()
     return Backlog(count, oldest)
+
+
+def depth(connection: Connection) -> dict[str, int]:
+    """How many rows there are in each state; of the pending ones, by how the last attempt ended (`new`: none yet)."""
+    named = case((outbox.c.state == "pending", func.coalesce(outbox.c.outcome, "new")), else_=outbox.c.state)
+    found = connection.execute(select(named, func.count()).group_by(named))
+    return {state: count for state, count in found}

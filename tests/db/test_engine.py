@@ -9,20 +9,21 @@ import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
-from sqlalchemy import insert, select, text
+from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from server.db import Database, DatabaseUnavailable, engine
-from server.db.tables import outbox, signups
+from server.db.tables import messages, outbox, signups
 from tests.conftest import eventually
 
 SIGNUP = {"site": "bikes", "email": "somebody@private.example", "fields": {"colour": "Red"}, "created_at": 1.0}
 
 
 def url(path: Path) -> str:
-    return f"sqlite+aiosqlite:///{path}"
+    return f"sqlite:///{path}"
 
 
 @pytest.fixture
@@ -33,25 +34,30 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
     await database.close()
 
 
+def _rows(connection: Connection) -> list[Any]:
+    return list(connection.execute(select(signups)))
+
+
+def _insert(connection: Connection, /, **more: object) -> None:
+    connection.execute(insert(signups), SIGNUP | more)
+
+
 async def pragma(database: Database, name: str) -> object:
-    async with database.transaction() as connection:
-        return (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one()
+    return await database.transact(lambda connection: connection.exec_driver_sql(f"PRAGMA {name}").scalar())
 
 
 async def count(database: Database) -> int:
-    async with database.transaction() as connection:
-        return len((await connection.execute(select(signups))).all())
+    return len(await database.transact(_rows))
 
 
 async def assert_closed(database: Database) -> None:
-    """Closes it, and waits until the driver's threads have ended."""
+    """Closes it; its threads have ended."""
     await database.close()
-    await eventually(lambda: not any("_connection_worker_thread" in thread.name for thread in threading.enumerate()))
+    assert not any(thread.name.startswith("database-") for thread in threading.enumerate())
 
 
-async def add(database: Database) -> None:
-    async with database.transaction() as connection:
-        await connection.execute(insert(signups), SIGNUP)
+async def add(database: Database, **more: object) -> None:
+    await database.transact(_insert, **more)
 
 
 # -- opening -----------------------------------------------------------------------------------------------------------
@@ -107,10 +113,12 @@ async def test_setting_is_in_effect(database: Database, name: str, value: object
 
 
 async def test_exception_undoes_everything(database: Database) -> None:
+    def fail(connection: Connection) -> None:
+        _insert(connection)
+        raise LookupError
+
     with pytest.raises(LookupError):
-        async with database.transaction() as connection:
-            await connection.execute(insert(signups), SIGNUP)
-            raise LookupError
+        await database.transact(fail)
     assert await count(database) == 0
 
 
@@ -122,9 +130,8 @@ async def test_committed_rows_are_there_after_the_process_is_killed(tmp_path: Pa
         "async def main():\n"
         "    database = Database(sys.argv[1])\n"
         "    await database.open()\n"
-        "    async with database.transaction() as connection:\n"
-        "        await connection.execute(text('''INSERT INTO signups (site, email, fields, created_at)\n"
-        "            VALUES ('bikes', 'a@x.example', '{}', 1)'''))\n"
+        "    await database.transact(lambda connection: connection.execute(text('''\n"
+        "        INSERT INTO signups (site, email, fields, created_at) VALUES ('bikes', 'a@x.example', '{}', 1)''')))\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "asyncio.run(main())\n"
     )
@@ -145,67 +152,90 @@ async def test_many_at_once_take_turns(database: Database) -> None:
 async def test_reader_that_becomes_a_writer_waits_for_another_process(database: Database, tmp_path: Path) -> None:
     other = Database(url(tmp_path / "doorbell.db"))
 
-    async def increase(database: Database) -> None:
-        async with database.transaction() as connection:
-            number = len((await connection.execute(select(signups))).all())
-            await connection.execute(insert(signups), SIGNUP | {"created_at": float(number)})
+    def increase(connection: Connection) -> None:
+        _insert(connection, created_at=float(len(_rows(connection))))
 
-    await asyncio.gather(*(increase(one) for _ in range(20) for one in (database, other)))
-    async with database.transaction() as connection:
-        found = (await connection.execute(select(signups.c.created_at))).scalars().all()
+    await asyncio.gather(*(one.transact(increase) for _ in range(20) for one in (database, other)))
+    found = [row.created_at for row in await database.transact(_rows)]
     await other.close()
     assert sorted(found) == [float(number) for number in range(40)]
 
 
+async def test_reader_neither_waits_for_a_writer_nor_holds_one_up(database: Database) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(connection: Connection) -> int:
+        found = len(_rows(connection))
+        begun.set()
+        assert go_on.wait(20)
+        return found
+
+    for first, second in ((database.transact, database.read), (database.read, database.transact)):
+        begun.clear()
+        go_on.clear()
+        slowly = asyncio.create_task(first(slow))
+        await eventually(begun.is_set)
+        await second(_rows)
+        go_on.set()
+        await slowly
+
+
 async def test_foreign_keys_are_kept_and_cascade(database: Database) -> None:
-    row = {
-        "signup_id": 7,
-        "site": "b",
-        "kind": "welcome",
-        "sender": "a",
-        "recipient": "b",
-        "message": b"",
-        "attempts": 0,
-    }
-    row |= {"message_id": "<1@x>", "state": "pending", "uncertain": 0, "due_at": 0.0, "created_at": 0.0}
+    row: dict[str, object] = {"signup_id": 7, "site": "b", "kind": "welcome", "sender": "a", "recipient": "b@c"}
+    row |= {"domain": "c", "message_id": "<1@x>", "state": "pending", "attempts": 0, "uncertain": 0}
+    row |= {"due_at": 0.0, "created_at": 0.0}
     with pytest.raises(IntegrityError):
-        async with database.transaction() as connection:
-            await connection.execute(insert(outbox), row)
-    async with database.transaction() as connection:
-        await connection.execute(insert(signups), SIGNUP | {"id": 7})
-        await connection.execute(insert(outbox), row)
-        await connection.execute(text("DELETE FROM signups"))
-        assert (await connection.execute(select(outbox))).all() == []
+        await database.transact(lambda connection: connection.execute(insert(outbox), row))
+
+    def cascade(connection: Connection) -> list[Any]:
+        _insert(connection, id=7)
+        connection.execute(insert(outbox), row | {"id": 3})
+        connection.execute(insert(messages), {"outbox_id": 3, "data": b"Hello"})
+        connection.execute(text("DELETE FROM signups"))
+        return [*connection.execute(select(outbox)), *connection.execute(select(messages))]
+
+    assert await database.transact(cascade) == []
 
 
 # -- cancellation ------------------------------------------------------------------------------------------------------
 
 
-async def write_and_read(database: Database) -> None:
-    async with database.transaction() as connection:
-        await connection.execute(insert(signups), SIGNUP)
-        await connection.execute(text("SELECT count(*) FROM signups"))
+def write_and_read(connection: Connection) -> None:
+    _insert(connection)
+    _rows(connection)
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("times", [1, 2])
-async def test_cancelled_at_any_moment_leaves_no_lock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, times: int
-) -> None:
-    monkeypatch.setattr(engine, "BUSY_SECONDS", 1)
-    database = Database(url(tmp_path / "cancelled.db"))
-    await database.open()
+async def test_cancelled_at_any_moment_leaves_no_lock_and_nothing_half_done(database: Database, seed: int) -> None:
     random = Random(seed)
+
+    def twice(connection: Connection) -> None:
+        write_and_read(connection)
+        write_and_read(connection)
+
     for _ in range(80):
-        tasks = [asyncio.create_task(write_and_read(database)) for _ in range(random.randint(1, 3))]
-        for _ in range(times):
-            await asyncio.sleep(random.random() * 0.004)
-            for task in tasks:
-                task.cancel()
+        tasks = [asyncio.create_task(database.transact(twice)) for _ in range(random.randint(1, 3))]
+        await asyncio.sleep(random.random() * 0.004)
+        for task in tasks:
+            task.cancel()
         ends = await asyncio.gather(*tasks, return_exceptions=True)
         assert {type(end) for end in ends} <= {type(None), asyncio.CancelledError}
-        await count(database)  # raises where the lock is still held
+        assert await count(database) % 2 == 0  # raises where the lock is still held
     await assert_closed(database)
+
+
+async def test_who_is_cancelled_before_the_turn_came_has_written_nothing(database: Database) -> None:
+    go_on = threading.Event()
+    first = asyncio.create_task(database.transact(lambda connection: go_on.wait(20)))
+    await asyncio.sleep(0.05)
+    second = asyncio.create_task(add(database))
+    await asyncio.sleep(0)
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    go_on.set()
+    assert await first
+    assert await count(database) == 0
 
 
 # -- what can go wrong -------------------------------------------------------------------------------------------------
@@ -252,13 +282,26 @@ async def test_path_that_is_a_folder(tmp_path: Path) -> None:
 
 async def test_full_disk_is_unavailable_and_loses_nothing_else(database: Database) -> None:
     await add(database)
+    await database.check()
     pages = await pragma(database, "page_count")
-    async with database.transaction() as connection:
-        await connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+    await pragma(database, f"max_page_count={pages}")
     with pytest.raises(DatabaseUnavailable, match="full"):
-        async with database.transaction() as connection:
-            await connection.execute(insert(signups), SIGNUP | {"fields": {"much": "x" * 100_000}})
+        await add(database, fields={"much": "x" * 100_000})
     assert await count(database) == 1
+
+
+async def test_who_waits_too_long_for_a_turn_is_told_and_has_written_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "TURN_SECONDS", 0.1)
+    go_on = threading.Event()
+    slow = asyncio.create_task(database.transact(lambda connection: go_on.wait(20)))
+    await asyncio.sleep(0.05)
+    with pytest.raises(DatabaseUnavailable, match="no turn"):
+        await add(database)
+    go_on.set()
+    assert await slow  # whoever has begun may go on
+    assert await count(database) == 0
 
 
 async def test_database_without_its_schema(tmp_path: Path) -> None:
@@ -270,18 +313,15 @@ async def test_database_without_its_schema(tmp_path: Path) -> None:
 
 async def test_mistakes_of_ours_are_not_the_databases(database: Database) -> None:
     with pytest.raises(IntegrityError):
-        async with database.transaction() as connection:
-            await connection.execute(insert(signups), SIGNUP | {"email": None})
+        await add(database, email=None)
     with pytest.raises(ProgrammingError):
-        async with database.transaction() as connection:
-            await connection.exec_driver_sql("SELECT ?", ("one", "two"))
+        await database.transact(lambda connection: connection.exec_driver_sql("SELECT ?", ("one", "two")))
     await add(database)
 
 
 async def test_errors_do_not_tell_whose_row_it_was(database: Database) -> None:
     with pytest.raises(IntegrityError) as caught:
-        async with database.transaction() as connection:
-            await connection.execute(insert(signups), SIGNUP | {"site": None})
+        await add(database, site=None)
     assert "somebody" not in str(caught.value)
 
 

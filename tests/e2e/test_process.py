@@ -123,7 +123,7 @@ def test_starts_and_keeps_mail_while_the_relay_is_down(environ: dict[str, str], 
     [
         ("DOORBELL_PORT", "many", "DOORBELL_PORT"),
         ("DOORBELL_SMTP_ULR", "smtp://x", "did you mean DOORBELL_SMTP_URL?"),
-        ("DOORBELL_DATABASE_URL", "sqlite+aiosqlite:////dev/null/doorbell.db", "/dev/null"),
+        ("DOORBELL_DATABASE_URL", "sqlite:////dev/null/doorbell.db", "/dev/null"),
     ],
 )
 def test_refuses_to_start_with_a_wrong_setting(

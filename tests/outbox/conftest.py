@@ -12,7 +12,7 @@ from sqlalchemy import text
 from server.db import Database
 from server.mail.message import Content, Message, compose
 from server.mail.pool import Limits, Pool
-from server.outbox import dispatcher, retry, store
+from server.outbox import dispatcher, fairness, retry, store
 from server.outbox.dispatcher import Dispatcher
 from tests.mail.loops import LOOPS, Factories
 from tests.smtpd import Smtpd
@@ -29,7 +29,7 @@ def mail(recipient: str, sender: str = "site@here.example") -> Message:
 
 @asynccontextmanager
 async def opened(path: Path, migrate: bool = True) -> AsyncIterator[Database]:
-    database = Database(f"sqlite+aiosqlite:///{path}")
+    database = Database(f"sqlite:///{path}")
     if migrate:
         await database.open()
     try:
@@ -51,20 +51,18 @@ async def smtpd() -> AsyncIterator[Smtpd]:
 
 
 async def add(database: Database, *recipients: str, sender: str = "site@here.example") -> None:
-    mails = [("welcome", mail(recipient, sender)) for recipient in recipients]
-    async with database.transaction() as connection:
-        await store.add(connection, "bikes", None, mails)
+    mails = [store.Mail("welcome", mail(recipient, sender), to_visitor=True) for recipient in recipients]
+    await database.transact(store.add, [store.Addressed("bikes", None, mail) for mail in mails])
 
 
 async def run(database: Database, sql: str, **values: Any) -> None:
-    async with database.transaction() as connection:
-        await connection.execute(text(sql), values)
+    await database.transact(lambda connection: connection.execute(text(sql), values))
 
 
 async def rows(database: Database) -> list[Any]:
     """Every row of the outbox, as they were added."""
-    async with database.transaction() as connection:
-        return list(await connection.execute(text("SELECT * FROM outbox ORDER BY id")))
+    query = text("SELECT outbox.*, data AS message FROM outbox LEFT JOIN messages ON outbox_id = outbox.id ORDER BY id")
+    return await database.read(lambda connection: list(connection.execute(query)))
 
 
 @dataclass
@@ -104,7 +102,8 @@ async def office(database: Database, smtpd: Smtpd, size: int = 4, **relay: Any) 
         await pool.open()
         stack.push_async_callback(pool.close)
         sending = Dispatcher(database, pool)
-        sending.breaker.first_seconds = sending.breaker.longest_seconds = 0.05
+        for one in (sending.breaker, sending.window):
+            one.first_seconds = one.longest_seconds = 0.05
         await sending.open()
         stack.push_async_callback(sending.close, 5)
         yield Office(database, smtpd, pool, sending)
@@ -113,6 +112,7 @@ async def office(database: Database, smtpd: Smtpd, size: int = 4, **relay: Any) 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits that are minutes and hours last milliseconds."""
-    for name in ("FIRST_SECONDS", "LONGEST_SECONDS", "HELD_SECONDS"):
+    for name in ("FIRST_SECONDS", "LONGEST_SECONDS", "HELD_SECONDS", "GREYLISTED_SECONDS"):
         monkeypatch.setattr(retry, name, 0.05)
     monkeypatch.setattr(dispatcher, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(fairness, "REST_SECONDS", 0.05)

@@ -172,9 +172,9 @@ async def test_mail_that_waited_for_a_relay_for_weeks_still_has_its_chances(data
 
 async def test_one_bad_mail_does_not_hold_up_the_rest(database: Database, smtpd: Smtpd) -> None:
     await add(database, *(f"{number}@x.example" for number in range(10)))
-    await run(database, "UPDATE outbox SET message = :bytes WHERE id = 1", bytes=b"bare\nline\rbreaks")
+    await run(database, "UPDATE messages SET data = :bytes WHERE outbox_id = 1", bytes=b"bare\nline\rbreaks")
     await run(database, "UPDATE outbox SET recipient = :address WHERE id = 2", address="nön-ascii@x.example")
-    await run(database, "UPDATE outbox SET message = x'' WHERE id = 3")
+    await run(database, "UPDATE messages SET data = x'' WHERE outbox_id = 3")
     async with office(database, smtpd, size=1) as one:
         await eventually(lambda: _ended(one))
     assert Counter(await one_states(database))["failed"] == 2
@@ -191,10 +191,10 @@ async def _ended(one: Office) -> bool:
 
 async def test_fault_that_nobody_foresaw_defers_the_mail(database: Database, smtpd: Smtpd) -> None:
     await add(database, "a@x.example", "b@x.example")
-    await run(database, "UPDATE outbox SET message = 12345 WHERE id = 1")  # no bytes at all
+    await run(database, "UPDATE messages SET data = 12345 WHERE outbox_id = 1")  # no bytes at all
     async with office(database, smtpd) as one:
         await eventually(lambda: _both(one))
-        await run(database, "UPDATE outbox SET message = :bytes WHERE id = 1", bytes=b"Subject: mended\r\n\r\n")
+        await run(database, "UPDATE messages SET data = :bytes WHERE outbox_id = 1", bytes=b"Subject: mended\r\n\r\n")
         await eventually(lambda: one.all_are("sent"))
 
 
@@ -330,7 +330,7 @@ async def test_lease_of_a_process_that_died_is_taken_over(database: Database, sm
 
 
 async def test_slow_mail_keeps_its_lease(database: Database, smtpd: Smtpd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LEASE_SECONDS", 0.3)
+    monkeypatch.setattr(module, "LEASE_SECONDS", 2.0)
     go_on = asyncio.Event()
 
     async def slow(session: Session) -> None:
@@ -341,7 +341,7 @@ async def test_slow_mail_keeps_its_lease(database: Database, smtpd: Smtpd, monke
     async with office(database, smtpd, timeout=60) as one, office(database, smtpd):
         await one.post("a@x.example")
         await eventually(lambda: smtpd.commands["RCPT"] == 1)
-        await asyncio.sleep(1)  # longer than a lease
+        await asyncio.sleep(5)  # longer than a lease
         go_on.set()
         await eventually(lambda: one.all_are("sent"))
     assert smtpd.commands["RCPT"] == 1 and len(smtpd.mails) == 1
@@ -415,7 +415,7 @@ async def test_close_waits_for_what_is_in_flight_and_begins_nothing(database: Da
 
     smtpd.on("rcpt", slow)
     async with office(database, smtpd, size=2, timeout=60) as one:
-        await one.post(*(f"{number}@x.example" for number in range(6)))
+        await one.post(*(f"a@{number}.example" for number in range(6)))
         await eventually(lambda: smtpd.commands["RCPT"] == 2)
         closing = asyncio.create_task(one.dispatcher.close(30))
         await asyncio.sleep(0.05)
@@ -511,7 +511,7 @@ async def test_close_while_the_breaker_is_open_is_quick(database: Database, smtp
 
 async def test_close_of_what_was_never_opened(database: Database) -> None:
     sending = Dispatcher(database, Pool(Relay("127.0.0.1", 1), Limits(size=1)))
-    assert repr(sending) == "<Dispatcher new in_flight=0 breaker=closed>"
+    assert repr(sending) == "<Dispatcher new in_flight=0 waiting=0 breaker=closed>"
     await sending.close()
 
 

@@ -10,21 +10,24 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
 from server.db import Database
+from server.mail.message import Message
 from server.outbox import store
-from server.outbox.store import Claimed, Outcome
+from server.outbox.store import Claimed, Outcome, Settlement
 from tests.outbox.conftest import add, mail, opened, rows, run
 
 LEASE = 60.0
 
 
 async def claim(database: Database, owner: str = "A", limit: int = 10, lease: float = LEASE) -> list[Claimed]:
-    async with database.transaction() as connection:
-        return await store.claim(connection, owner, limit, lease)
+    return await database.transact(store.claim, owner, limit, lease)
 
 
 async def settle(database: Database, owner: str, id: int, outcome: Outcome, retry_in: float | None = None) -> bool:
-    async with database.transaction() as connection:
-        return await store.settle(connection, owner, id, outcome, "250 ok", retry_in)
+    return await database.join(store.settle, Settlement(id, owner, outcome, "250 ok", 0.5, retry_in))
+
+
+def addressed(message: Message) -> store.Addressed:
+    return store.Addressed("bikes", None, store.Mail("welcome", message, to_visitor=True))
 
 
 async def expire(database: Database) -> None:
@@ -33,8 +36,7 @@ async def expire(database: Database) -> None:
 
 
 async def next_due(database: Database) -> float | None:
-    async with database.transaction() as connection:
-        return await store.next_due(connection)
+    return await database.transact(store.next_due)
 
 
 # -- adding ------------------------------------------------------------------------------------------------------------
@@ -42,8 +44,7 @@ async def next_due(database: Database) -> float | None:
 
 async def test_added_mail_is_pending_and_due(database: Database) -> None:
     message = mail("a@there.example")
-    async with database.transaction() as connection:
-        await store.add(connection, "bikes", None, [("welcome", message)])
+    await database.transact(store.add, [addressed(message)])
     [row] = await rows(database)
     assert (row.state, row.attempts, row.uncertain, row.outcome, row.lease_owner) == ("pending", 0, 0, None, None)
     [claimed] = await claim(database)
@@ -60,8 +61,7 @@ async def test_no_mails_are_no_rows(database: Database) -> None:
 async def test_same_message_cannot_be_added_twice(database: Database) -> None:
     message = mail("a@there.example")
     with pytest.raises(IntegrityError):
-        async with database.transaction() as connection:
-            await store.add(connection, "bikes", None, [("welcome", message), ("welcome", message)])
+        await database.transact(store.add, [addressed(message), addressed(message)])
     assert await rows(database) == []
 
 
@@ -103,7 +103,7 @@ async def test_lease_of_a_dead_owner_is_taken_over(database: Database) -> None:
     await expire(database)
     [second] = await claim(database, "B")
     assert second.id == first.id
-    assert not await settle(database, "A", first.id, Outcome.SENT)
+    assert not await settle(database, "A", first.id, Outcome.FAILED)
     assert (await rows(database))[0].state == "pending"
     assert await settle(database, "B", first.id, Outcome.SENT)
 
@@ -112,9 +112,8 @@ async def test_renewed_lease_is_not_taken_over(database: Database) -> None:
     await add(database, "a@x.example", "b@x.example")
     first, _ = await claim(database, "A")
     await expire(database)
-    async with database.transaction() as connection:
-        await store.renew(connection, "A", [first.id], LEASE)
-        await store.renew(connection, "B", [first.id], LEASE)  # nothing of B's
+    assert await database.transact(store.renew, "A", [first.id], LEASE) == [first.id]
+    assert await database.transact(store.renew, "B", [first.id], LEASE) == []  # nothing of B's
     assert [row.recipient for row in await claim(database, "B")] == ["b@x.example"]
     assert await settle(database, "A", first.id, Outcome.SENT)
 
@@ -123,8 +122,7 @@ async def test_released_rows_are_free_and_those_of_others_are_not(database: Data
     await add(database, "a@x.example", "b@x.example")
     await claim(database, "A", limit=1)
     await claim(database, "B", limit=1)
-    async with database.transaction() as connection:
-        await store.release(connection, "A")
+    await database.transact(store.release, "A")
     assert [row.recipient for row in await claim(database, "C")] == ["a@x.example"]
 
 
@@ -178,8 +176,21 @@ async def test_row_is_settled_once(database: Database) -> None:
 async def test_stranger_cannot_settle(database: Database) -> None:
     await add(database, "a@x.example")
     [claimed] = await claim(database, "A")
-    assert not await settle(database, "B", claimed.id, Outcome.SENT)
+    for outcome in (Outcome.FAILED, Outcome.DEFERRED, Outcome.HELD, Outcome.UNCERTAIN):
+        assert not await settle(database, "B", claimed.id, outcome)
     assert await settle(database, "A", claimed.id, Outcome.SENT)
+
+
+async def test_accepted_mail_is_sent_whoever_holds_its_row(database: Database) -> None:
+    await add(database, "a@x.example", "b@x.example")
+    first, second = await claim(database, "A")
+    await expire(database)
+    assert len(await claim(database, "B")) == 2
+    assert await settle(database, "A", first.id, Outcome.SENT)  # late, and true
+    assert not await settle(database, "B", first.id, Outcome.FAILED)
+    assert await settle(database, "B", second.id, Outcome.FAILED)
+    assert await settle(database, "A", second.id, Outcome.SENT)
+    assert [row.state for row in await rows(database)] == ["sent", "sent"]
 
 
 async def test_row_that_is_gone_cannot_be_settled(database: Database) -> None:
@@ -203,13 +214,11 @@ async def test_next_due_is_the_earliest_of_due_times_and_lease_ends(database: Da
 
 
 async def test_backlog_counts_what_is_pending_and_its_age(database: Database) -> None:
-    async with database.transaction() as connection:
-        assert await store.backlog(connection) == store.Backlog(0, None)
+    assert await database.read(store.backlog) == store.Backlog(0, None)
     await add(database, "a@x.example", "b@x.example", "c@x.example")
     await run(database, "UPDATE outbox SET created_at = created_at - 100 WHERE recipient = 'b@x.example'")
     await run(database, "UPDATE outbox SET state = 'sent' WHERE recipient = 'c@x.example'")
-    async with database.transaction() as connection:
-        backlog = await store.backlog(connection)
+    backlog = await database.read(store.backlog)
     assert backlog.pending == 2
     assert backlog.oldest_seconds is not None and 100 <= backlog.oldest_seconds < 160
 
@@ -261,8 +270,7 @@ async def follow(database: Database, steps: list[tuple[str, str, int | Outcome |
         elif step == "expire":
             await expire(database)
         elif step == "release":
-            async with database.transaction() as connection:
-                await store.release(connection, owner)
+            await database.transact(store.release, owner)
     assert {row.id: row.attempts for row in await rows(database)} == attempts
     await expire(database)
     assert {row.id for row in await claim(database, "C")} == set(attempts) - ended

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import httpx
 import pytest
+from sqlalchemy import Connection
 
 from server.app import create_app
 from server.runtime import StartupError
@@ -265,12 +266,15 @@ async def test_second_insert_fails_and_nothing_is_kept(client: httpx.AsyncClient
     assert (await client.post("/signup", json=GOOD)).status_code == 202
 
 
+def _nearly_full(connection: Connection) -> None:
+    pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 2}")
+
+
 async def test_disk_full_is_told_with_retry_after(settings: Settings) -> None:
     app = create_app(settings)
     async with running(app) as client:
-        async with app.state.runtime.database.transaction() as connection:
-            pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
-            await connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 2}")
+        await app.state.runtime.database.transact(_nearly_full)
         answers = [await client.post("/signup", json={**GOOD, "message": os.urandom(40).hex()}) for _ in range(20)]
         assert {answer.status_code for answer in answers} <= {202, 503}
         assert answers[-1].status_code == 503
