@@ -11,7 +11,7 @@ import json
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,9 +28,6 @@ from server.db import Database
 
 BATCH = 32
 DUE = 1000
-# Of ten of the others nine are sent, and one is for later.
-_LATER = 10
-_YEAR = 365 * 86400.0
 _LOOKS = 5
 
 
@@ -85,33 +82,11 @@ def _large(work: Path, rows: int, schema: str, say: Callable[[str], None]) -> Pa
     making = file.with_suffix(".new")
     for left in work.glob(f"{making.name}*"):
         left.unlink()
-    asyncio.run(outbox.fill(making, 1))
-    _multiply(making, rows - DUE)
+    asyncio.run(outbox.fill(making, 0))
+    outbox.add_others(making, rows - DUE)
     asyncio.run(outbox.fill(making, DUE))
     making.rename(file)
     return file
-
-
-def _multiply(file: Path, count: int) -> None:
-    """Makes of the one row `count` others, nine of ten sent, the others for later years."""
-    with closing(sqlite3.connect(file)) as connection:
-        connection.row_factory = sqlite3.Row
-        one = dict(connection.execute("SELECT * FROM outbox").fetchone())
-        connection.execute("DELETE FROM outbox")
-        names = [name for name in one if name != "id"]
-        statement = f"INSERT INTO outbox ({', '.join(names)}) VALUES ({', '.join(f':{name}' for name in names)})"
-        connection.executemany(statement, _others(one, count))
-        connection.commit()
-
-
-def _others(one: dict[str, Any], count: int) -> Iterator[dict[str, Any]]:
-    sent = {"state": "sent", "outcome": "sent", "reply": "250 2.0.0 Ok", "attempts": 1, "settled_at": one["created_at"]}
-    later = {"due_at": one["due_at"] + 100 * _YEAR}
-    for number in range(count):
-        # Short ones: what is not claimed is not read, and a million whole ones are 4 GB.
-        own = {"message_id": f"<{number}@bench.example>", "message": one["message"][:300]}
-        changed = later if number % _LATER == 0 else sent
-        yield one | own | {name: value for name, value in changed.items() if name in one}
 
 
 async def _main(files: list[Path], rounds: int) -> None:

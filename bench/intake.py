@@ -12,10 +12,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import material, outbox
-from bench.peers import Launch, doorbell
+from bench import material, outbox, relay
+from bench.peers import Launch, doorbell, no_module
 from bench.process import Process, free_port, report
-from bench.relay import relay
 from bench.scale import started
 from bench.wire import WrongAnswer, fetch
 from bench.wrk import CONNECTIONS, Load, measure
@@ -31,13 +30,14 @@ _numbers = itertools.count()
 @dataclass(frozen=True, slots=True)
 class Server:
     """What takes signups. `launch` gets port, sites, its folder, and the port of a relay; `file` is its database in
-    that folder, or empty; with `mails` its mail goes out."""
+    that folder, or empty; with `mails` its mail goes out. `missing` says why it cannot be run here, or is empty."""
 
     key: str
     title: str
     launch: Callable[[int, Path, Path, int], Launch]
     file: str = ""
     mails: bool = False
+    missing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +97,19 @@ def _plain(*more: str) -> Callable[[int, Path, Path, int], Launch]:
     return launch
 
 
+_NO_DRIVER = no_module("aiosqlite")
 SERVERS = (
     Server("doorbell", "Doorbell, the relay is down", _doorbell, "doorbell.db"),
-    Server("doorbell-mail", "Doorbell, its mail goes out", _doorbell, "doorbell.db", mails=True),
+    Server("doorbell-mail", "Doorbell, its mail goes out", _doorbell, "doorbell.db", mails=True, missing=relay.MISSING),
     Server("nothing", "FastAPI, stores nothing", _plain()),
-    Server("commit", "FastAPI, a commit each", _plain("plain.db"), "plain.db"),
-    Server("library", "FastAPI, a commit and an EmailMessage each", _plain("plain.db", "library"), "plain.db"),
+    Server("commit", "FastAPI, a commit each", _plain("plain.db"), "plain.db", missing=_NO_DRIVER),
+    Server(
+        "library",
+        "FastAPI, a commit and an EmailMessage each",
+        _plain("plain.db", "library"),
+        "plain.db",
+        missing=_NO_DRIVER,
+    ),
 )
 
 
@@ -133,7 +140,7 @@ class Running:
     def drain(self) -> None:
         """Waits until nothing is left to send. Raises WrongAnswer after a while."""
         limit = time.monotonic() + _DRAIN_SECONDS
-        while self.file and outbox.states(self.file).get("pending", 0):
+        while self.file and outbox.waits(self.file):
             if time.monotonic() > limit:
                 raise WrongAnswer(f"has not sent everything after {_DRAIN_SECONDS:.0f} s")
             time.sleep(0.02)
@@ -148,7 +155,7 @@ def running(server: Server, place: Place) -> Iterator[Running]:
     sites = material.signup_site(place.work).parents[1]
     with ExitStack() as stack:
         # Where nobody listens: the relay that is down.
-        smtp = stack.enter_context(relay(place.work, place.load_core)).port if server.mails else free_port()
+        smtp = stack.enter_context(relay.relay(place.work, place.load_core)).port if server.mails else free_port()
         port = free_port()
         launch = server.launch(port, sites, folder, smtp)
         process = stack.enter_context(started(place.work, f"signup-{server.key}", launch, place.server_core))

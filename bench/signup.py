@@ -37,15 +37,14 @@ class _Run:
         self.pages: Rounds[Open] = Rounds()
         self.cells: dict[Key, Intake] = {}
         self.rates: dict[str, float] = {}
-        self._sink = not relay.MISSING
 
     def signups(self) -> None:
         """Many at a time, then one."""
         chosen = [server for server in SERVERS if server.key in self.arguments.servers]
         for server in chosen:
-            if server.mails and not self._sink:
-                self.display.without(server.key, server.title, relay.MISSING)
-        there = [server for server in chosen if self._sink or not server.mails]
+            if server.missing:
+                self.display.without(server.key, server.title, server.missing)
+        there = [server for server in chosen if not server.missing]
         for key, connections in _CONNECTIONS.items():
             if key not in self.arguments.only:
                 continue
@@ -56,7 +55,7 @@ class _Run:
 
     def beside_pages(self) -> None:
         """Pages on a schedule, alone and beside half of the signups and mails that the server can take."""
-        if "pages" not in self.arguments.only or not self._sink:
+        if "pages" not in self.arguments.only or relay.MISSING:
             return
         self.rates = {"pages": _PAGES_A_SECOND, "signups": self._most() / 2}
         self.display.say(f"pages beside {self.rates['signups']:,.0f} signups a second")

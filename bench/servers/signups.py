@@ -62,7 +62,7 @@ def keeping(reception: Reception, file: Path, write: Callable[[Reception, Form],
     async def keep(form: Form) -> None:
         message = write(reception, form)
         async with engine.begin() as connection:
-            await outbox.keep(connection, reception, form, message)
+            await connection.run_sync(outbox.keep, reception, form, message)
 
     return keep
 
