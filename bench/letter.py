@@ -2,8 +2,9 @@
 
 import json
 
-SENDER = "Pets at Home <hello@pets.example>"
-ADDRESS = "hello@pets.example"
+DOMAIN = "pets.example"
+ADDRESS = f"hello@{DOMAIN}"
+SENDER = f"Pets at Home <{ADDRESS}>"
 SUBJECT = "Please confirm that it was you"
 _DOMAINS = 20
 

@@ -33,7 +33,7 @@ _WAITS = "SELECT EXISTS (SELECT 1 FROM outbox WHERE state = 'pending')"
 
 def mail(number: int) -> Message:
     """The mail, as Doorbell writes it."""
-    return compose(_CONTENT, sender=letter.SENDER, recipient=letter.recipient(number), domain="pets.example")
+    return compose(_CONTENT, sender=letter.SENDER, recipient=letter.recipient(number), domain=letter.DOMAIN)
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ def message(number: int) -> EmailMessage:
     made["To"] = letter.recipient(number)
     made["Subject"] = letter.SUBJECT
     made["Date"] = formatdate()
-    made["Message-ID"] = make_msgid(domain="pets.example")
+    made["Message-ID"] = make_msgid(domain=letter.DOMAIN)
     made.set_content(letter.TEXT)
     made.add_alternative(letter.HTML, subtype="html")
     return made

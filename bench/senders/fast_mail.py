@@ -33,7 +33,7 @@ async def _work(job: Job) -> None:
                 subtype=MessageType.html,
                 multipart_subtype=MultipartSubtypeEnum.alternative,
                 # Its own would ask the resolver for this machine's name, mail by mail.
-                headers={"message-id": f"<{number}@pets.example>"},
+                headers={"message-id": f"<{number}@{letter.DOMAIN}>"},
             )
         )
         job.accepted += 1

@@ -88,7 +88,7 @@ def library(reception: Reception, form: Form) -> Message:
     made["To"] = form.email
     made["Subject"] = letter.SUBJECT
     made["Date"] = formatdate()
-    made["Message-ID"] = identity = make_msgid(domain=reception.domain)
+    made["Message-ID"] = identity = make_msgid(domain=letter.DOMAIN)
     made.set_content(letter.TEXT)
     made.add_alternative(letter.HTML, subtype="html")
     return Message(letter.ADDRESS, form.email, identity, made.as_bytes())
