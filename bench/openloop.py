@@ -71,7 +71,8 @@ class Connection:
 
 @dataclass(slots=True)
 class Found:
-    """Seconds: from when a request was due to its answer, and to its being sent."""
+    """Seconds: from when a request was due to its answer, and until the generator saw that it was due. That is part of
+    the former, and not the server's fault."""
 
     answered: list[float] = field(default_factory=list)
     late: list[float] = field(default_factory=list)
@@ -119,12 +120,12 @@ def _run(free: list[Connection], due: list[float], request: Callable[[], bytes])
         now = time.perf_counter()
         while following is not None and following <= now:
             waiting.append(following)
+            found.late.append(now - following)
             following = next(coming, None)
         while waiting and free:
             connection, at = free.pop(), waiting.popleft()
             connection.send(request(), at)
             busy.add(connection.socket.fileno())
-            found.late.append(time.perf_counter() - at)
         if following is None and now - begun > (due[-1] if due else 0) + _PATIENCE_SECONDS:
             break
         for descriptor in _ready(busy, 0.05 if following is None else following - time.perf_counter()):
