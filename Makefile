@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+NODEMAILER := bench/senders/nodemailer
+BENCHES := static mail signup
 
 .PHONY: install install-dev install-bench run test bench check lint lock clean
 .DEFAULT_GOAL := run
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
-install-bench: $(VENV)/.installed-bench
+install-bench: $(VENV)/.installed-bench $(NODEMAILER)/node_modules/.package-lock.json
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -34,6 +36,10 @@ $(VENV)/.installed-bench: requirements-bench.lock $(VENV)/.installed
 	@$(PIP) install --require-hashes -r requirements-bench.lock
 	@touch $@
 
+$(NODEMAILER)/node_modules/.package-lock.json: $(NODEMAILER)/package-lock.json
+	@command -v npm >/dev/null || { echo "Without Nodemailer: it needs npm."; exit 0; }; \
+	  npm ci --prefix $(NODEMAILER) --ignore-scripts --no-audit --no-fund --silent
+
 run: install
 	@$(BIN)/python -m server serve
 
@@ -44,9 +50,10 @@ check: install
 test: install-dev
 	@$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile $(ARGS)
 
-# nginx, Caddy and wrk are programs of the system: bench/README.md says how to get them.
+# nginx, Caddy, wrk, smtp-sink and node are programs of the system: bench/README.md says how to get them.
+# make bench BENCHES=mail ARGS=--quick
 bench: install-bench
-	@$(BIN)/python -m bench.static $(ARGS)
+	@for bench in $(BENCHES); do $(BIN)/python -m bench.$$bench $(ARGS) || exit; done
 
 lint: install-dev
 	@$(BIN)/ruff check .
@@ -62,4 +69,4 @@ lock:
 	$(LOCK) --group bench --output-file requirements-bench.lock
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(NODEMAILER)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

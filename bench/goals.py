@@ -1,15 +1,16 @@
 """What the static host is to reach, and whether this run did."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from statistics import median
-from typing import Any
 
-from bench.rounds import Results
+from bench.rounds import Key, Results, S
 from bench.scale import PAGES, Memory, Start, many_key, one_key
+from bench.sheet import Goal
+from bench.wrk import Sample
 
-# scenario and server, over scenario and server, at least this
-_RATIOS = (
+Ratio = tuple[str, Key, Key, float | None]
+
+_RATIOS: tuple[Ratio, ...] = (
     ("12 KB page / nginx", ("page", "lane"), ("page", "nginx"), 1.2),
     ("12 KB page / StaticFiles", ("page", "lane"), ("page", "staticfiles"), 40.0),
     ("negotiated page / nginx", ("negotiated", "lane"), ("negotiated", "nginx"), 1.1),
@@ -28,27 +29,14 @@ _RATIOS = (
 _START, _MEMORY = 3.0, 1.2
 
 
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """A line of the list. `reached` is None where it was not measured, or nothing is wanted."""
-
-    what: str
-    wanted: str
-    got: str
-    reached: bool | None
-
-    def as_json(self) -> dict[str, Any]:
-        """For the results."""
-        return {"what": self.what, "wanted": self.wanted, "got": self.got, "reached": self.reached}
-
-
-def goals(results: Results, start: Start | None, memory: Memory | None) -> list[Goal]:
+def goals(results: Results[Sample], start: Start | None, memory: Memory | None) -> list[Goal]:
     """The whole list."""
-    return [*_ratios(results), _start(start), _memory(memory)]
+    return [*ratios(results, _RATIOS), _start(start), _memory(memory)]
 
 
-def _ratios(results: Results) -> Iterator[Goal]:
-    for what, above, below, least in _RATIOS:
+def ratios(results: Results[S], wanted_ratios: Iterable[Ratio]) -> Iterator[Goal]:
+    """A line for each: what, one scenario and server, over another, and the least that is wanted, or None."""
+    for what, above, below, least in wanted_ratios:
         ratio = results.ratio(above, below)
         wanted = "for comparison" if least is None else f"≥ {least:g}"
         reached = None if ratio is None or least is None else ratio >= least

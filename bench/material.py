@@ -34,6 +34,23 @@ _HEAD = """<!doctype html>
 <main id="content">
 <h1>{title}</h1>
 """
+# Each signup there sends one mail: nobody is told of it.
+_FORM = """\
+title = "Bench"
+
+[mail]
+from = "Bench <hello@bench.example>"
+notify = []
+
+[signup.fields.kind]
+type = "select"
+required = true
+choices = ["Dog", "Cat", "Rabbit"]
+
+[signup.fields.message]
+type = "textarea"
+max = 2000
+"""
 _TAIL = """</p>
 </section>
 </main>
@@ -111,7 +128,7 @@ def many_name(number: int) -> str:
     return f"d{number // 1000:03d}/f{number:06d}.txt"
 
 
-def site(folder: Path, files: Callable[[], Iterator[tuple[str, bytes]]]) -> Path:
+def site(folder: Path, files: Callable[[], Iterator[tuple[str, bytes]]], settings: str = 'title = "Bench"\n') -> Path:
     """A folder of sites with the one site `bench`; returns what it publishes."""
     public = folder / "bench" / "public"
     if _begun(folder):
@@ -119,7 +136,7 @@ def site(folder: Path, files: Callable[[], Iterator[tuple[str, bytes]]]) -> Path
             file = public / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
-        (folder / "bench" / "site.toml").write_text('title = "Bench"\n')
+        (folder / "bench" / "site.toml").write_text(settings)
         _finished(folder)
     return public
 
@@ -132,6 +149,11 @@ def main_site(work: Path) -> Path:
 def empty_site(work: Path) -> Path:
     """Only a front page."""
     return site(work / "sites" / "empty", lambda: iter([("index.html", page(1))]))
+
+
+def signup_site(work: Path) -> Path:
+    """A page, and a form with two fields of its own."""
+    return site(work / "sites" / "signup", lambda: iter([("index.html", page(1)), ("page.html", page(1))]), _FORM)
 
 
 def many_site(work: Path, count: int) -> Path:

@@ -194,7 +194,8 @@ http://127.0.0.1:{port} {{
     return Launch(command, own)
 
 
-def _no_module(*names: str) -> str:
+def no_module(*names: str) -> str:
+    """Why a peer cannot be run whose packages are not all here; empty where they are."""
     absent = [name for name in names if importlib.util.find_spec(name) is None]
     return f"no Python package {', '.join(absent)}: pip install -r requirements-bench.lock" if absent else ""
 
@@ -205,7 +206,7 @@ def _no_program(name: str) -> str:
 
 def every() -> list[Peer]:
     """All servers, in the order of the tables."""
-    noise = _no_module("whitenoise")
+    noise = no_module("whitenoise")
     return [
         Peer("lane", "Doorbell", _lane, clean=True),
         Peer("lane-log", "Doorbell, access log", _lane_log, clean=True),
@@ -214,8 +215,8 @@ def every() -> list[Peer]:
         Peer("caddy", "Caddy", _caddy, _no_program("caddy")),
         Peer("bare", "constant, same header", _python("bare", public=True)),
         Peer("bare-2", "constant, two fields", _python("bare", "--two-headers", public=True)),
-        Peer("servestatic", "ServeStatic", _python("serve_static"), _no_module("servestatic")),
-        Peer("whitenoise", "WhiteNoise, gunicorn", _gunicorn, noise or _no_module("gunicorn")),
-        Peer("whitenoise-granian", "WhiteNoise, Granian", _granian, noise or _no_module("granian")),
+        Peer("servestatic", "ServeStatic", _python("serve_static"), no_module("servestatic")),
+        Peer("whitenoise", "WhiteNoise, gunicorn", _gunicorn, noise or no_module("gunicorn")),
+        Peer("whitenoise-granian", "WhiteNoise, Granian", _granian, noise or no_module("granian")),
         Peer("staticfiles", "StaticFiles", _python("static_files"), compresses=False),
     ]

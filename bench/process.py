@@ -1,5 +1,6 @@
 """Programs that the bench starts: on a core of their own, watched, and ended. Ends nothing that it did not start."""
 
+import json
 import os
 import signal
 import socket
@@ -9,10 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _TICK = os.sysconf("SC_CLK_TCK")
 # A first start compresses a whole site.
 _START_LIMIT = 1800.0
+_RUN_LIMIT = 120.0
 
 
 class ProcessError(Exception):
@@ -124,6 +127,20 @@ def running(
         yield process
     finally:
         process.stop()
+
+
+def report(process: Process) -> dict[str, Any]:
+    """What a program that ends by itself says on its line of JSON, which begins with BENCH. Raises ProcessError."""
+    try:
+        status = process.popen.wait(_RUN_LIMIT)
+    except subprocess.TimeoutExpired:
+        raise ProcessError(f"{process.name} took more than {_RUN_LIMIT:.0f} s") from None
+    text = process.log.read_text(errors="replace") if process.log else ""
+    line = next((line for line in text.splitlines() if line.startswith("BENCH ")), None)
+    if status or line is None:
+        raise ProcessError(f"{process.name} ended with {status}: {process.last_words()}")
+    found: dict[str, Any] = json.loads(line.removeprefix("BENCH "))
+    return found
 
 
 def core_busy_seconds(core: int) -> float:

@@ -1,14 +1,31 @@
 """The measuring: round after round over all cells of a group, so that what disturbs the machine hits all alike."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
+from typing import Generic, Protocol, TypeVar
 
+from bench.process import ProcessError
 from bench.scenarios import Cell
 from bench.wire import WrongAnswer
 from bench.wrk import NoAnswer, Sample, measure
 
 Key = tuple[str, str]
+
+
+class Measured(Protocol):
+    """A sample: how many a second, and the server's processor time for one."""
+
+    @property
+    def rate(self) -> float: ...
+
+    @property
+    def cpu_microseconds(self) -> float: ...
+
+
+T = TypeVar("T")
+S = TypeVar("S", bound=Measured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +39,18 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
-    """By scenario and server: the cell, its samples by round, and why there are none."""
+class Rounds(Generic[T]):
+    """By scenario and server: the samples by round, and why there are none."""
+
+    samples: dict[Key, list[T]] = field(default_factory=dict)
+    failures: dict[Key, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Results(Rounds[S]):
+    """The same of samples that can be compared, and the cells that wrk asked."""
 
     cells: dict[Key, Cell] = field(default_factory=dict)
-    samples: dict[Key, list[Sample]] = field(default_factory=dict)
-    failures: dict[Key, str] = field(default_factory=dict)
 
     def rate(self, scenario: str, server: str) -> float | None:
         """The median of requests a second."""
@@ -54,20 +77,33 @@ class Results:
         return median(found) if found else None
 
 
-def run(cells: Sequence[Cell], plan: Plan, results: Results, step: Callable[[str], None]) -> None:
-    """Measures `cells` and adds to `results`. A cell that answers wrongly is left out from there on."""
+def run(cells: Sequence[Cell], plan: Plan, results: Results[Sample], step: Callable[[str], None]) -> None:
+    """Measures `cells` with wrk and adds to `results`."""
     alive = {(cell.scenario, cell.server): cell for cell in cells}
     results.cells.update(alive)
-    for number in range(plan.rounds + 1):
+    turns({key: partial(_asked, cell, plan) for key, cell in alive.items()}, plan.rounds, results, step)
+
+
+def _asked(cell: Cell, plan: Plan, warm_up: bool) -> Sample:
+    return measure(cell.load, cell.process, 1 if warm_up else plan.seconds, plan.server_core, plan.wrk_core)
+
+
+def turns(
+    measures: Mapping[Key, Callable[[bool], T]], rounds: int, results: Rounds[T], step: Callable[[str], None]
+) -> None:
+    """Calls each of `measures` once a round, with whether it only warms up, and adds to `results`.
+
+    One that answers wrongly is left out from there on.
+    """
+    alive = dict(measures)
+    for number in range(rounds + 1):
         # Round 0 warms up. No cell comes after the same other one in each round.
         order = list(alive)
         for key in order[number % len(order) :] + order[: number % len(order)] if order else []:
             step(" ".join(key))
-            seconds = plan.seconds if number else 1
-            cell = alive[key]
             try:
-                sample = measure(cell.load, cell.process, seconds, plan.server_core, plan.wrk_core)
-            except WrongAnswer as wrong:
+                sample = alive[key](not number)
+            except (WrongAnswer, ProcessError) as wrong:
                 if not number and isinstance(wrong, NoAnswer):
                     continue
                 del alive[key]

@@ -13,7 +13,7 @@ from bench.process import Process, free_port, running
 from bench.rounds import Plan, Results, run
 from bench.scenarios import Cell
 from bench.wire import WrongAnswer, check, fetch
-from bench.wrk import Load
+from bench.wrk import Load, Sample
 
 PAGES = 10_000
 # More than a site of 12 KB pages and its variants need; the default is meant for one machine's usual sites.
@@ -53,7 +53,9 @@ def one_key(count: int) -> str:
     return f"one-{count}"
 
 
-def many(work: Path, counts: list[int], servers: list[str], plan: Plan, results: Results, say: Say, step: Say) -> None:
+def many(
+    work: Path, counts: list[int], servers: list[str], plan: Plan, results: Results[Sample], say: Say, step: Say
+) -> None:
     """The rate while one file of a site is asked for, and all in turn, for sites of several sizes."""
     with ExitStack() as stack:
         cells: list[Cell] = []

@@ -4,86 +4,42 @@ Run as `python -m bench.static`, or `make bench`; bench/README.md says what is m
 """
 
 import argparse
-import getpass
-import signal
-import sys
-import tempfile
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 
-from bench import material, report, scale
-from bench.peers import Folders, Peer, every, program
+from bench import command, material, report, scale, sheet
+from bench.command import Display
+from bench.peers import Folders, Peer, every
 from bench.plot import plot
 from bench.process import Process, ProcessError, cores, free_port
 from bench.rounds import Plan, Results, run
 from bench.scenarios import SCENARIOS, Scenario, cell
 from bench.wire import WrongAnswer
+from bench.wrk import Sample
 
-_RESULTS = Path(__file__).with_name("results")
-_README = Path(__file__).with_name("README.md")
 _EXTRA = ("many", "start", "memory")
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.static", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one round of one second, no site of 100,000 files")
-    parser.add_argument("--rounds", type=int, help="rounds (5; with --quick 1)")
-    parser.add_argument("--seconds", type=int, help="seconds a measurement (3; with --quick 1)")
-    names = [scenario.key for scenario in SCENARIOS] + list(_EXTRA)
-    parser.add_argument("--only", type=_list(names), default=names, help=f"of: {', '.join(names)}")
-    keys = [peer.key for peer in every()]
-    parser.add_argument("--servers", type=_list(keys), default=keys, help=f"of: {', '.join(keys)}")
-    work = Path(tempfile.gettempdir()) / f"doorbell-bench-{getpass.getuser()}"
-    parser.add_argument("--work", type=Path, default=work, help="where sites and caches are kept (%(default)s)")
-    parser.add_argument(
-        "--results",
-        type=Path,
-        help="where static.json and static.png go (bench/results; WORK/results"
-        " for a run with --quick, --only or --servers)",
-    )
-    parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown too")
-    found = parser.parse_args()
-    found.full = not found.quick and found.only == names and found.servers == keys
-    found.rounds = max(1, found.rounds or (1 if found.quick else 5))
-    found.seconds = max(1, found.seconds or (1 if found.quick else 3))
-    found.results = found.results or (_RESULTS if found.full else found.work / "results")
-    return found
-
-
-def _list(known: list[str]) -> Callable[[str], list[str]]:
-    def parse(value: str) -> list[str]:
-        if unknown := set(value.split(",")) - set(known):
-            raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-        return [name for name in known if name in value.split(",")]
-
-    return parse
+    lists = {
+        "only": [scenario.key for scenario in SCENARIOS] + list(_EXTRA),
+        "servers": [peer.key for peer in every()],
+    }
+    return command.parse("static", __doc__ or "", lists, 3)
 
 
 class _Run:
-    """One run: what was asked for, what has been found so far, and the progress that is shown."""
+    """One run: what was asked for, what has been found so far, and what is shown of it."""
 
-    def __init__(self, arguments: argparse.Namespace, console: Console, progress: Progress) -> None:
+    def __init__(self, arguments: argparse.Namespace, display: Display) -> None:
         server_core, wrk_core = cores()
         self.arguments = arguments
         self.plan = Plan(arguments.rounds, arguments.seconds, server_core, wrk_core)
-        self.results = Results()
-        self.absent: dict[str, str] = {}
-        self._console = console
-        self._progress = progress
-        self._task = progress.add_task("prepares", total=None)
-
-    def say(self, words: str) -> None:
-        """A line that stays."""
-        self._console.print(words, highlight=False)
-
-    def step(self, words: str) -> None:
-        """What is done right now."""
-        self._progress.update(self._task, description=words)
+        self.results: Results[Sample] = Results()
+        self.display = display
+        self.say, self.step = display.say, display.step
 
     def scenarios(self) -> None:
         """All scenarios with the main site; its servers run side by side, and all but one are idle."""
@@ -105,8 +61,7 @@ class _Run:
             if peer.key not in self.arguments.servers:
                 continue
             if peer.missing:
-                self.absent[peer.key] = peer.missing
-                self.say(f"without {peer.title}: {peer.missing}")
+                self.display.without(peer.key, peer.title, peer.missing)
                 continue
             self.step(f"starts {peer.title}")
             port = free_port()
@@ -117,8 +72,7 @@ class _Run:
                 process.wait_for(port)
                 found.append((peer, process, port))
             except ProcessError as error:
-                self.absent[peer.key] = str(error)
-                self.say(f"without {peer.title}: {error}")
+                self.display.without(peer.key, peer.title, str(error))
         return found
 
     def _idle(self, processes: list[Process]) -> None:
@@ -169,31 +123,23 @@ class _Run:
 def main() -> None:
     """Measures, prints, writes."""
     arguments = _arguments()
-    console = Console()
-    # Ended from outside, it still ends what it started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    if absent := [name for name in ("wrk", "taskset") if not program(name)]:
-        sys.exit(f"The bench needs {' and '.join(absent)}: apt install wrk util-linux")
+    display = Display(Console())
     arguments.work.mkdir(parents=True, exist_ok=True)
-    begun = time.monotonic()
-    try:
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            bench = _Run(arguments, console, progress)
-            bench.scenarios()
-            start, memory = bench.large_sites()
-    except ProcessError as error:
-        sys.exit(f"The bench cannot run: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Stopped.")
-    found = report.summary(bench.results, bench.plan, bench.absent, start, memory, time.monotonic() - begun)
-    report.show(found, console)
-    report.write(found, arguments.results, arguments.work)
+    with display.measuring({"wrk": "wrk", "taskset": "util-linux"}):
+        bench = _Run(arguments, display)
+        bench.scenarios()
+        start, memory = bench.large_sites()
+    found = report.summary(bench.results, bench.plan, display.absent, start, memory, display.took())
+    tables, notes = report.tables(found), report.notes(found)
+    sheet.show(tables, found, notes, display.console)
+    sheet.write(found, arguments.results / "static.json", arguments.work)
     plot(found, arguments.results / "static.png")
+    text = sheet.markdown(tables, found, notes, report.how_long(found))
     if arguments.markdown:
-        print(report.markdown(found))
+        print(text)
     if arguments.full:
-        report.insert(found, _README)
-    console.print(f"Written: {arguments.results}/static.json and static.png", highlight=False)
+        sheet.insert(text, "bench/static.py", command.README)
+    display.say(f"Written: {arguments.results}/static.json and static.png")
 
 
 if __name__ == "__main__":

@@ -36,16 +36,17 @@ class Answer:
         raise WrongAnswer(f"sent in the unknown encoding {coding!r}")
 
 
-def fetch(port: int, target: str, fields: Mapping[str, str]) -> Answer:
-    """GET with the header that wrk would send. Raises WrongAnswer where there is no whole answer."""
+def fetch(port: int, target: str, fields: Mapping[str, str], body: bytes | None = None) -> Answer:
+    """GET with the header that wrk would send, or POST of a `body`. Raises WrongAnswer where no whole answer comes."""
     lines = [
-        f"GET {target} HTTP/1.1",
+        f"{'GET' if body is None else 'POST'} {target} HTTP/1.1",
         f"Host: 127.0.0.1:{port}",
         *(f"{name}: {value}" for name, value in fields.items()),
+        *([] if body is None else [f"Content-Length: {len(body)}"]),
     ]
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-            connection.sendall("\r\n".join([*lines, "", ""]).encode())
+            connection.sendall("\r\n".join([*lines, "", ""]).encode() + (body or b""))
             return _read(connection)
     except OSError as error:
         raise WrongAnswer(f"no answer: {error}") from None

@@ -21,29 +21,35 @@ class NoAnswer(WrongAnswer):
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One measurement. Processor time is the server's; `share` is how much of its core the server used, `disturbed`
-    how much of it others did, `wrk_disturbed` the same of wrk's core."""
+    how much of it others did, `wrk_disturbed` the same of wrk's core. `p50` and `p99` are milliseconds to an answer, as
+    seen by clients that ask again when they have one."""
 
     rate: float
     cpu_microseconds: float
     share: float
     disturbed: float
     wrk_disturbed: float
+    p50: float = 0.0
+    p99: float = 0.0
+    requests: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What wrk asks, and how many bytes a right answer has on the wire. `script` are arguments to wrk.lua."""
+    """What wrk asks, over how many connections, and how many bytes a right answer has on the wire. `script` are
+    arguments to wrk.lua."""
 
     port: int
     target: str
     fields: Mapping[str, str]
     size: int
     script: Sequence[str] = ()
+    connections: int = CONNECTIONS
 
     def command(self, seconds: int, core: int) -> list[str]:
         """The command line: one thread, on a core of its own."""
         headers = [part for name, value in self.fields.items() for part in ("--header", f"{name}: {value}")]
-        options = ["--threads", "1", "--connections", str(CONNECTIONS), "--duration", f"{seconds}s"]
+        options = ["--threads", "1", "--connections", str(self.connections), "--duration", f"{seconds}s"]
         start = ["taskset", "--cpu-list", str(core), "wrk", *options, "--script", str(_SCRIPT), *headers]
         return [*start, f"http://127.0.0.1:{self.port}{self.target}", *(["--", *self.script] if self.script else [])]
 
@@ -58,7 +64,7 @@ def measure(load: Load, server: Process, seconds: int, server_core: int, wrk_cor
     if done.returncode or report is None:
         raise WrongAnswer(f"wrk failed: {(done.stderr or done.stdout).strip()[-500:]}")
     counts = json.loads(report.removeprefix("BENCH "))
-    _judge(counts, load.size)
+    _judge(counts, load.size, load.connections)
     duration = counts["microseconds"] / 1e6
     if not counts["requests"]:
         raise NoAnswer(f"under load: no answer was complete after {duration:.0f} s, {counts['bytes']} bytes came")
@@ -69,6 +75,9 @@ def measure(load: Load, server: Process, seconds: int, server_core: int, wrk_cor
         share=used / duration,
         disturbed=max(0.0, after.server_core - before.server_core - used) / duration,
         wrk_disturbed=max(0.0, after.wrk_core - before.wrk_core - (after.wrk - before.wrk)) / duration,
+        p50=counts["p50"] / 1000,
+        p99=counts["p99"] / 1000,
+        requests=counts["requests"],
     )
 
 
@@ -92,11 +101,11 @@ class _Clocks:
         )
 
 
-def _judge(counts: Mapping[str, int], size: int) -> None:
+def _judge(counts: Mapping[str, int], size: int, connections: int = CONNECTIONS) -> None:
     wrong = {name: counts[name] for name in ("refused", "connect", "read", "write", "timeout") if counts[name]}
     if wrong:
         raise WrongAnswer("under load: " + ", ".join(f"{number} x {name}" for name, number in wrong.items()))
     requests, got = counts["requests"], counts["bytes"]
     # The last answers are cut off by the end of the measurement; some header fields vary by a few bytes.
-    if not 0.98 * size * requests <= got <= 1.02 * size * (requests + CONNECTIONS):
+    if not 0.98 * size * requests <= got <= 1.02 * size * (requests + connections):
         raise WrongAnswer(f"under load: {got / max(1, requests):.0f} bytes an answer, not {size}")

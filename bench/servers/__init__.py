@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 
@@ -12,7 +12,7 @@ def arguments() -> tuple[int, Path]:
     return int(sys.argv[1]), Path(sys.argv[2])
 
 
-def serve(app: Any, port: int) -> None:
+def serve(app: Any, port: int, lifespan: Literal["on", "off"] = "off") -> None:
     """Runs an ASGI app the way `doorbell serve` runs its own: one process, uvloop, httptools, nothing in between."""
     uvicorn.run(
         app,
@@ -21,7 +21,7 @@ def serve(app: Any, port: int) -> None:
         loop="uvloop",
         http="httptools",
         ws="none",
-        lifespan="off",
+        lifespan=lifespan,
         access_log=False,
         log_level="warning",
         server_header=False,
