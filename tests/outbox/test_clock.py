@@ -93,7 +93,7 @@ async def test_relay_that_is_away_for_a_day_costs_nothing_but_time(
             if hour < 10:
                 await one.post(everybody[hour])
             failures = one.dispatcher.breaker.failures
-            await eventually(lambda before=failures: one.dispatcher.breaker.failures > before)  # type: ignore[misc]
+            await eventually(lambda before=failures: one.dispatcher.breaker.failures > before)
             await jump(database, 3600)
         assert {(row.state, row.attempts) for row in await rows(database)} == {("pending", 0)}
         smtpd.rules.remove(rule)
@@ -113,7 +113,7 @@ async def test_relay_that_defers_everything_for_a_day_fails_nothing(
     async with office(database, smtpd) as one:
         for _ in range(8):
             tried = smtpd.commands["RCPT"]
-            await eventually(lambda before=tried: smtpd.commands["RCPT"] >= before + 4)  # type: ignore[misc]
+            await eventually(lambda before=tried: smtpd.commands["RCPT"] >= before + 4)
             await eventually(lambda: _all_settled(database))
             await jump(database, 3 * 3600 + 1800)
             one.dispatcher.wake()

@@ -6,6 +6,7 @@ Each fault on a server that takes commands one by one and on one that takes them
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -160,13 +161,13 @@ async def test_where_encryption_is_asked_for_nothing_is_said_in_the_clear(databa
         smtpd.extensions.remove("STARTTLS")
     if what == "STARTTLS refused":
         smtpd.on("starttls", reply(454, "TLS not available"))
-    secure = {"tls": "starttls", "tls_context": ours.client, "username": "me", "password": "secret"}
+    secure: dict[str, Any] = {"tls": "starttls", "tls_context": ours.client, "username": "me", "password": "secret"}
     async with smtpd.listening(), office(database, smtpd, **secure) as one:
         await one.post("a@x.example")
         await eventually(lambda: one.dispatcher.breaker.failures >= 2, 60)
         assert await one.all_are("pending")
     said = {line.removeprefix("clear: ").partition(" ")[0] for line in smtpd.lines if line.startswith("clear: ")}
-    assert said <= {"EHLO", "STARTTLS", "QUIT"} and smtpd.logins == smtpd.mails == []
+    assert said <= {"EHLO", "STARTTLS", "QUIT"} and not smtpd.logins and not smtpd.mails
 
 
 async def test_relay_that_stops_in_the_middle_of_a_burst(database: Database, smtpd: Smtpd) -> None:
