@@ -250,7 +250,7 @@ def dot_stuffed(message: bytes) -> bytes:
 
     Raises ValueError for a bare CR or LF: servers disagree on what they end (SMTP smuggling, CVE-2023-51764).
     """
-    if b"\r" in message.replace(b"\r\n", b"") or b"\n" in message.replace(b"\r\n", b""):
+    if not message.count(b"\r\n") == message.count(b"\r") == message.count(b"\n"):
         raise ValueError("the message has a bare CR or LF")
     stuffed = message.replace(b"\r\n.", b"\r\n..")
     if stuffed.startswith(b"."):

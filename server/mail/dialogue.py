@@ -56,13 +56,14 @@ class Dialogue(asyncio.Protocol):
 
     async def _arrival(self, timeout: float) -> None:
         if self._fault is None:
-            self._waiter = asyncio.get_running_loop().create_future()
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            # Not asyncio.timeout(): that costs as much as all the rest here.
+            timer = loop.call_later(timeout, self._end, SMTPReadTimeoutError("Timed out waiting for server response"))
             try:
-                async with asyncio.timeout(timeout):
-                    await self._waiter
-            except TimeoutError:
-                self._end(SMTPReadTimeoutError("Timed out waiting for server response"))
+                await self._waiter
             finally:
+                timer.cancel()
                 self._waiter = None
         if not self._answers:
             raise self._fault or SMTPServerDisconnected("Connection lost")

@@ -277,6 +277,11 @@ _SETTLE = (
         lease_until=None,
     )
 )
+_SETTLED = (
+    select(outbox.c.id, outbox.c.state, outbox.c.lease_owner, outbox.c.recipient_hash)
+    .where(outbox.c.id.in_(bindparam("ids", expanding=True)))
+    .with_for_update()
+)
 _LOG_ATTEMPT = insert(attempts).values(ended_at=now())
 
 
@@ -286,12 +291,7 @@ def settle(connection: Connection, settlements: Sequence[Settlement]) -> list[bo
     One whose lease ran out changes nothing, for another has the row by now; but a mail that was accepted is sent,
     whoever holds its row. Each attempt is kept in the log.
     """
-    found = connection.execute(
-        select(outbox.c.id, outbox.c.state, outbox.c.lease_owner, outbox.c.recipient_hash)
-        .where(outbox.c.id.in_([one.id for one in settlements]))
-        .with_for_update()
-    )
-    rows = {row.id: row for row in found}
+    rows = {row.id: row for row in connection.execute(_SETTLED, {"ids": [one.id for one in settlements]})}
     known = [one for one in settlements if one.id in rows]
     ours = [_is_ours(one, rows.get(one.id)) for one in settlements]
     if changes := [_change(one) for one, mine in zip(settlements, ours, strict=True) if mine]:
