@@ -81,6 +81,12 @@ class Server:
         self.process.send_signal(number)
         return self.process.wait(timeout=60)
 
+    def kill(self) -> None:
+        """Ends the process, if there is one, with what it cannot catch."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
     def sign_up(self, email: str, **fields: str) -> httpx.Response:
         return httpx.post(f"{self.url}/signup", json={"site": "bikes", "email": email, "colour": "Red", **fields})
 
@@ -99,9 +105,7 @@ def server(environ: dict[str, str], tmp_path: Path) -> Iterator[Server]:
     """A server that is not started yet; ended with the test."""
     server = Server(environ, tmp_path / "server.log")
     yield server
-    if server.process is not None and server.process.poll() is None:
-        server.process.kill()
-        server.process.wait()
+    server.kill()
 
 
 @pytest.fixture(scope="module")
