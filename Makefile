@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: install install-dev install-bench run test bench check lint lock clean
+.PHONY: install install-dev install-bench run test soak bench check lint lock clean
 .DEFAULT_GOAL := run
 
 install: $(VENV)/.installed
@@ -43,6 +43,10 @@ check: install
 # Files side by side, as many as there are cores; ARGS="-n0 tests/web" runs some one by one.
 test: install-dev
 	@$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile $(ARGS)
+
+# The long form of what is tested by chance: about an hour.
+soak: install-dev
+	@$(BIN)/python -m pytest --soak -m soak -n0 $(ARGS)
 
 # nginx, Caddy and wrk are programs of the system: bench/README.md says how to get them.
 bench: install-bench
