@@ -21,7 +21,6 @@ import trustme
 
 from server.mail.connection import Relay
 
-
 # Octets of a line or a message.
 LARGEST = 2**22
 

@@ -64,7 +64,13 @@ class Server:
 
     def start(self) -> None:
         """Starts the process and waits until it answers."""
-        process = self.launch()
+        self.launch()
+        self.wait()
+
+    def wait(self) -> None:
+        """Waits until the process answers."""
+        process = self.process
+        assert process is not None
 
         def up() -> bool:
             assert process.poll() is None, self.log

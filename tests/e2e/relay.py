@@ -1,6 +1,7 @@
 """The scripted relay in a thread of its own, for tests that wait for a process; and a place with a server in it."""
 
 import asyncio
+import random
 import re
 import sqlite3
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 
 from tests.conftest import SITE_TOML, add_site
 from tests.e2e.conftest import Server, wait_until
-from tests.smtpd import Act, Session, Smtpd
+from tests.smtpd import Act, Session, Smtpd, accept
 
 # The pool's default size: as many mails are on their way at once.
 CONNECTIONS = 4
@@ -30,16 +31,30 @@ class Gate:
     def __init__(self, then: Act) -> None:
         self.stopped = 0
         self._then = then
-        self._opened = threading.Event()
+        self._opened = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, session: Session) -> None:
+        self._loop = asyncio.get_running_loop()
         self.stopped += 1
-        while not self._opened.is_set():
-            await asyncio.sleep(0.01)
+        await self._opened.wait()
         await self._then(session)
 
     def open(self) -> None:
-        self._opened.set()
+        """From another thread than the relay's."""
+        assert self._loop is not None, "nobody came"
+        self._loop.call_soon_threadsafe(self._opened.set)
+
+
+def slow(most_seconds: float) -> Act:
+    """At `dot`: takes the mail after a moment of up to so many seconds, as a relay does; else next to nothing would be
+    on its way when something happens."""
+
+    async def act(session: Session) -> None:
+        await asyncio.sleep(random.uniform(0, most_seconds))
+        await accept(session)
+
+    return act
 
 
 @contextmanager
@@ -77,6 +92,7 @@ class Place:
     server: Server
     smtpd: Smtpd
     database: Path
+    environ: dict[str, str]
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """What the database says, past the server; or what it is told."""
@@ -154,10 +170,11 @@ def placed(folder: Path, smtpd: Smtpd, **environ: str) -> Iterator[Place]:
     add_site(folder / "sites", "bikes", SITE_TOML)
     database = folder / "var" / "doorbell.db"
     with in_thread(smtpd):
-        own = {"SMTP_URL": f"smtp://127.0.0.1:{smtpd.port}", "LOG_LEVEL": "info", **environ}
+        own = {"SMTP_URL": f"smtp://127.0.0.1:{smtpd.port}", **environ}
         given = {"DOORBELL_SITES_DIR": str(folder / "sites"), "DOORBELL_DATA_DIR": str(folder / "var")}
-        server = Server({**given, **{f"DOORBELL_{name}": value for name, value in own.items()}}, folder / "server.log")
+        given |= {f"DOORBELL_{name}": value for name, value in own.items()}
+        server = Server(given, folder / "server.log")
         try:
-            yield Place(server, smtpd, database)
+            yield Place(server, smtpd, database, given)
         finally:
             server.kill()

@@ -1,6 +1,5 @@
 """SIGKILL at random moments while signups come in: what was accepted is delivered, and little of it twice."""
 
-import asyncio
 import random
 import signal
 import time
@@ -9,17 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import wait_until
-from tests.e2e.relay import IN_FLIGHT, Place, placed
+from tests.e2e.relay import IN_FLIGHT, Place, placed, slow
 from tests.e2e.visitors import Visitors
-from tests.smtpd import Session, Smtpd, accept
+from tests.smtpd import Smtpd
 
 pytestmark = [pytest.mark.e2e, pytest.mark.soak]
-
-
-async def takes_a_moment(session: Session) -> None:
-    """As a relay does; else next to nothing would be on its way when the process dies."""
-    await asyncio.sleep(random.uniform(0, 0.02))
-    await accept(session)
 
 
 @pytest.mark.timeout(7200)
@@ -27,7 +20,7 @@ def test_random_kills(tmp_path: Path, soak: bool, capsys: pytest.CaptureFixture[
     rounds = 60 if soak else 6
     chance = random.Random(rounds)
     smtpd = Smtpd(extensions=["SIZE 1000000", "PIPELINING"])
-    smtpd.on("dot", takes_a_moment)
+    smtpd.on("dot", slow(0.02))
     with placed(tmp_path, smtpd) as place:
         visitors = Visitors(place.server.url)
         with visitors.posting(3):

@@ -10,9 +10,10 @@ import httpx
 
 @dataclass
 class Visitors:
-    """Post one after the other, each in one of the two ways, whether or not there is a server; note who was accepted."""
+    """Post one after the other, by JSON and by form, whether or not there is a server. Notes who was accepted."""
 
     url: str
+    name: str = "visitor"
     accepted: list[str] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -34,7 +35,7 @@ class Visitors:
 
     @contextmanager
     def posting(self, count: int) -> Iterator[None]:
-        threads = [threading.Thread(target=self.run, args=(f"visitor-{number}",)) for number in range(count)]
+        threads = [threading.Thread(target=self.run, args=(f"{self.name}-{number}",)) for number in range(count)]
         for thread in threads:
             thread.start()
         try:
