@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from server.db.tables import metadata
 from tests.conftest import SITE_TOML, add_site
 from tests.e2e.conftest import Server, wait_until
 from tests.smtpd import Act, Session, Smtpd, accept
@@ -103,13 +104,13 @@ class Place:
             connection.close()
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Nobody else can write."""
+    def locked(self) -> Iterator[sqlite3.Connection]:
+        """Nobody else can write; what is written here is committed at the end."""
         connection = sqlite3.connect(self.database, isolation_level=None, timeout=60)
         try:
             connection.execute("BEGIN IMMEDIATE")
-            yield
-            connection.execute("ROLLBACK")
+            yield connection
+            connection.execute("COMMIT")
         finally:
             connection.close()
 
@@ -136,6 +137,14 @@ class Place:
     def end_leases(self) -> None:
         """As if the owners' time were up: fifteen seconds a test are too long to wait."""
         self.query("UPDATE outbox SET lease_until = 0 WHERE lease_until IS NOT NULL")
+
+    def jump(self, seconds: float) -> None:
+        """As if the clock had been set so far back, or, below zero, forward: every time that is written down moves."""
+        with self.locked() as connection:
+            for table in metadata.sorted_tables:
+                for column in table.columns:
+                    if column.name.endswith(("_at", "_until")):
+                        connection.execute(f"UPDATE {table.name} SET {column.name} = {column.name} + ?", (seconds,))
 
     def check(self, accepted: list[str]) -> None:
         """Everything is as promised: each accepted signup is there, whole, and each of its mails was taken."""
