@@ -25,7 +25,10 @@ class Visitors:
                 email = f"{name}-{number}@{name}.example.com"
                 form = {"site": "bikes", "email": email, "colour": "Red"}
                 try:
-                    answer = client.post(f"{self.url}/signup", **({"json": form} if number % 2 else {"data": form}))
+                    if number % 2:
+                        answer = client.post(f"{self.url}/signup", json=form)
+                    else:
+                        answer = client.post(f"{self.url}/signup", data=form)
                 except httpx.TransportError:
                     self.ended.wait(0.05)
                     continue
