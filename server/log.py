@@ -1,11 +1,13 @@
 """Logs: an event name and ids, on standard error, for people (console) or for machines (JSON lines).
 
-Owns the set-up of structlog and of the standard library's loggers. An address or a token never goes into a log.
+Owns the set-up of structlog and of the standard library's loggers. Libraries' logs go by the latter; our own events go
+past it, for a record there costs more than all the rest of a line. An address or a token never goes into a log.
 """
 
 import logging
 import sys
-from typing import Literal
+from contextlib import suppress
+from typing import Literal, TextIO
 
 import structlog
 
@@ -45,16 +47,28 @@ def configure(format: Format = "console", level: str = "info") -> None:
     # And this one warns of what a client sent: anybody could fill the log with it.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     logging.getLogger("uvicorn.access").addFilter(_without_query)
+    lines = _Lines(sys.stderr)
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *_SHARED,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        processors=[*_SHARED, *tail],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *name: lines,
         cache_logger_on_first_use=False,
     )
+
+
+class _Lines:
+    """Writes lines to a stream. Raises nothing, like the standard library's handlers: a log that cannot be written (the
+    disk is full) must not fail what it tells of."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def line(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
+
+    debug = info = warning = error = critical = line
 
 
 def _without_query(record: logging.LogRecord) -> bool:
@@ -65,7 +79,7 @@ def _without_query(record: logging.LogRecord) -> bool:
     return True
 
 
-def get(name: str) -> structlog.stdlib.BoundLogger:
+def get(name: str) -> structlog.typing.FilteringBoundLogger:
     """A logger whose calls are `log.info("mail.sent", outbox_id=7)`."""
-    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(name)
     return logger

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, insert
 from server import log
 from server.db import Database
 from server.db.tables import now, signups
-from server.mail.message import Content, compose
+from server.mail.message import Body, Frame
 from server.mail.templates import TemplateProblem, Templates
 from server.outbox import store
 from server.site import FormField, Site, SiteError, address, mailbox
@@ -44,21 +44,19 @@ class Form(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Reception:
-    """A site as a signup meets it: what it asks for, and who writes to whom. Built at start, immutable.
+    """A site as a signup meets it: what it asks for, and what it sends. Built at start, immutable.
 
-    `sender` is the From of its mails, `url` where its pages are.
+    `sender` is the From of its mails, `frame` what they share. `welcome` says the same to everybody. `about` is what
+    a mail may tell of the site.
     """
 
     site: Site
     form: type[Form]
     templates: Templates
+    about: Mapping[str, object]
     sender: str
-    url: str
-
-    @property
-    def domain(self) -> str:
-        """The domain of its Message-IDs: its own, else its sender's."""
-        return self.site.hosts[0] if self.site.hosts else parseaddr(self.sender)[1].rpartition("@")[2]
+    frame: Frame
+    welcome: Body
 
 
 def reception(site: Site, *, base_url: str, mail_from: str | None) -> Reception:
@@ -66,26 +64,31 @@ def reception(site: Site, *, base_url: str, mail_from: str | None) -> Reception:
 
     `mail_from` stands in where the site names no sender. Raises SiteError: no sender, or a broken template.
     """
+    sender = _sender(site, mail_from)
+    # Message-IDs are on the site's own domain, else on its sender's.
+    frame = Frame(sender, site.hosts[0] if site.hosts else parseaddr(sender)[1].rpartition("@")[2])
+    form, templates, about = form_model(site), Templates(site.emails), _about(site, base_url)
+    problems = [f"{file}: is no template's name" for file in templates.strangers()]
+    samples = [_notice(site, about, _sample(site, form, full)) for full in (True, False)]
+    for kind, values in [("welcome", _welcome(about)), *(("notice", sample) for sample in samples)]:
+        try:
+            templates.check(kind, values)
+        except TemplateProblem as problem:
+            problems.append(str(problem))
+    if problems:
+        raise SiteError(list(dict.fromkeys(problems)))
+    return Reception(site, form, templates, about, sender, frame, Body(templates.render("welcome", _welcome(about))))
+
+
+def _sender(site: Site, mail_from: str | None) -> str:
     sender = site.mail.sender or mail_from
     if sender is None:
         file = site.folder / "site.toml"
         raise SiteError([f"{file}: mail.from is missing, and DOORBELL_MAIL_FROM is not set: a relay needs a sender"])
     try:
-        sender = mailbox(sender)
+        return mailbox(sender)
     except ValueError as error:  # site.toml's own was checked when it was read
         raise SiteError([f"DOORBELL_MAIL_FROM: {error}"]) from None
-    url = f"https://{site.hosts[0]}/" if site.hosts else f"{base_url}/{site.slug}/"
-    made = Reception(site, form_model(site), Templates(site.emails), sender, url)
-    problems = [f"{file}: is no template's name" for file in made.templates.strangers()]
-    for full in (True, False):
-        for kind, values in _values(made, _sample(made, full)).items():
-            try:
-                made.templates.check(kind, values)
-            except TemplateProblem as problem:
-                problems.append(str(problem))
-    if problems:
-        raise SiteError(list(dict.fromkeys(problems)))
-    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,22 +129,22 @@ def _write(connection: Connection, entries: Sequence[_Entry]) -> Sequence[int]:
 # -- mails ---------------------------------------------------------------------------------------------------------
 
 
-def _values(reception: Reception, form: Form) -> dict[str, dict[str, object]]:
-    """What each kind of mail may speak of. The welcome is given nothing that the visitor wrote, so it can repeat none:
-    whoever types another's address must not be able to send them a text of his own."""
-    site = reception.site
-    about = {
-        "title": site.title,
-        "locale": site.locale,
-        "url": reception.url,
-        "accent": site.colors.accent,
-    }
+def _about(site: Site, base_url: str) -> dict[str, object]:
+    url = f"https://{site.hosts[0]}/" if site.hosts else f"{base_url}/{site.slug}/"
+    return {"title": site.title, "locale": site.locale, "url": url, "accent": site.colors.accent}
+
+
+def _welcome(about: Mapping[str, object]) -> dict[str, object]:
+    """What a welcome may speak of: nothing that the visitor wrote, so it can repeat none. Whoever types another's
+    address must not be able to send them a text of his own."""
+    return {"site": dict(about)}  # a template is code, and could change it
+
+
+def _notice(site: Site, about: Mapping[str, object], form: Form) -> dict[str, object]:
+    """What an owner's notice may speak of."""
     fields = [{"name": name, "label": site.label(name), "value": _shown(value)} for name, value in form.answers.items()]
     received = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return {
-        "welcome": {"site": about},
-        "notice": {"site": about, "email": form.email, "name": form.name, "fields": fields, "received": received},
-    }
+    return {"site": dict(about), "email": form.email, "name": form.name, "fields": fields, "received": received}
 
 
 def _shown(value: Value) -> str | None:
@@ -149,25 +152,20 @@ def _shown(value: Value) -> str | None:
 
 
 def _mails(reception: Reception, form: Form) -> list[store.Mail]:
-    content: dict[str, Content] = {
-        kind: reception.templates.render(kind, values) for kind, values in _values(reception, form).items()
-    }
-    write = partial(compose, sender=reception.sender, domain=reception.domain)
-    return [
-        store.Mail("welcome", write(content["welcome"], recipient=form.email), to_visitor=True),
-        *(
-            store.Mail("notice", write(content["notice"], recipient=owner, reply_to=form.email), to_visitor=False)
-            for owner in reception.site.mail.notify
-        ),
-    ]
+    fill = reception.frame.fill
+    mails = [store.Mail("welcome", fill(reception.welcome, form.email), to_visitor=True)]
+    if owners := reception.site.mail.notify:
+        notice = Body(reception.templates.render("notice", _notice(reception.site, reception.about, form)))
+        mails += [store.Mail("notice", fill(notice, owner, reply_to=form.email), to_visitor=False) for owner in owners]
+    return mails
 
 
-def _sample(reception: Reception, full: bool) -> Form:
+def _sample(site: Site, form: type[Form], full: bool) -> Form:
     values: dict[str, object] = {"email": "visitor@example.com", "name": "A Visitor" if full else None}
-    for name, field in reception.site.signup.fields.items():
+    for name, field in site.signup.fields.items():
         if full or field.required:
             values[name] = _example(field)
-    return reception.form.model_validate(values)
+    return form.model_validate(values)
 
 
 def _example(field: FormField) -> object:
@@ -201,9 +199,16 @@ def _required(value: object) -> object:
 _DIRECTIONS = dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 
 
+# Unicode promises that these categories (Cc, Cs, and Zl with Zp) never change.
+_CONTROLS = r"\x00-\x1f\x7f-\x9f"
+_NOT_IN_LINE = re.compile(rf"[{_CONTROLS}\u2028\u2029]")
+_NOT_IN_LINES = re.compile(rf"(?![\t\n])[{_CONTROLS}]")
+_SURROGATES = re.compile(r"[\ud800-\udfff]")
+
+
 def _line(value: str) -> str:
     value = unicodedata.normalize("NFC", value.translate(_DIRECTIONS).strip())
-    if any(unicodedata.category(char) in {"Cc", "Zl", "Zp"} for char in value):
+    if _NOT_IN_LINE.search(value):
         raise ValueError("This must be one line, without control characters.")
     return value
 
@@ -212,7 +217,7 @@ def _lines(value: str) -> str:
     # Browsers send a textarea's line breaks as CRLF, and count them as one character (as maxlength does).
     # Form feeds and vertical tabs are line breaks in what is pasted from a PDF or a slide.
     value = re.sub(r"\r\n?|[\v\f]", "\n", unicodedata.normalize("NFC", value.strip()))
-    if any(unicodedata.category(char) == "Cc" and char not in "\n\t" for char in value):
+    if _NOT_IN_LINES.search(value):
         raise ValueError("This must not hold control characters.")
     return value
 
@@ -271,7 +276,7 @@ def _must_tick(value: bool) -> bool:
 
 def _unicode(value: str) -> str:
     # Half a surrogate pair, which JSON can escape, has no UTF-8: it would raise where it is stored or answered.
-    if any("\ud800" <= char <= "\udfff" for char in value):
+    if _SURROGATES.search(value):
         raise ValueError("This holds characters that are not valid.")
     return value
 

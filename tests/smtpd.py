@@ -70,6 +70,7 @@ class Session:
         self.encrypted = writer.get_extra_info("ssl_object") is not None
         self.code = 0
         self.mail = 0
+        self.begun = False
         self.sender = ""
         self.recipients: list[str] = []
         self.data = b""
@@ -125,12 +126,19 @@ class Session:
         self.mail = self.server.begun
         self.sender, self.recipients = _address(rest), []
         await self.act("mail", reply(250, "ok"))
+        self.begun = self.code == 250
 
     async def _rcpt(self, rest: str) -> None:
+        if not self.begun:  # commands that come together go on after a refusal (RFC 2920)
+            return await self.say(503, "who from?")
         self.recipients.append(_address(rest))
         await self.act("rcpt", reply(250, "ok"))
+        if self.code not in (250, 251, 252):
+            self.recipients.pop()
 
     async def _data(self, _: str) -> None:
+        if not self.recipients:
+            return await self.say(554, "no valid recipients")
         await self.act("data", reply(354, "go on"))
         if self.code != 354:
             return
@@ -179,7 +187,7 @@ class Rule:
 class Smtpd:
     """The server, its script, and what it saw. `lines` are the commands; those outside TLS begin with `clear: `."""
 
-    extensions: list[str] = field(default_factory=lambda: ["SIZE 1000000", "8BITMIME"])
+    extensions: list[str] = field(default_factory=lambda: ["SIZE 1000000", "8BITMIME", "PIPELINING"])
     certificates: Certificates | None = None
     implicit_tls: bool = False
     narrow: bool = False

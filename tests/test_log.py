@@ -1,6 +1,9 @@
 import json
 import logging
+import re
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -72,6 +75,42 @@ def test_configured_twice_says_it_once(capsys: pytest.CaptureFixture[str]) -> No
     log.configure("json")
     log.get("x").info("once")
     assert len(lines(capsys)) == 1
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_level_names_and_exceptions_look_alike_whoever_logs(
+    form: log.Format, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log.configure(form)
+    try:
+        raise ValueError("boom")
+    except ValueError:
+        log.get("x").exception("it.failed")
+        logging.getLogger("some.library").exception("it.failed")
+    said = capsys.readouterr().err
+    half = len(said.splitlines()) // 2
+    ours, theirs = said.splitlines()[:half], said.splitlines()[half:]
+    unique = r"20[0-9T:.-]+Z|line [0-9]+"
+    assert [re.sub(unique, "", line) for line in ours] == [re.sub(unique, "", line) for line in theirs]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_log_that_cannot_be_written_fails_nothing(form: log.Format, monkeypatch: pytest.MonkeyPatch) -> None:
+    went_on = False
+    with pytest.raises(OSError, match="No space"), open("/dev/full", "w") as full:  # as it is closed
+        monkeypatch.setattr(sys, "stderr", full)
+        log.configure(form)
+        log.get("x").warning("disk.full")
+        went_on = True
+    assert went_on
+
+
+def test_log_that_is_closed_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(tmp_path / "log", "w") as closed:
+        monkeypatch.setattr(sys, "stderr", closed)
+        log.configure("json")
+    log.get("x").warning("too.late")
 
 
 def test_access_log_without_the_query(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,13 @@
 import json
 import sqlite3
+import unicodedata
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
 from pathlib import Path
 
 import pytest
+import structlog.testing
 from pydantic import ValidationError
 
 from server.db import Database
@@ -127,6 +129,26 @@ def test_value_is_refused(tmp_path: Path, kind: str, typed: object, said: str) -
     assert said in error["msg"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "categories", "but"), [("text", {"Cc", "Cs", "Zl", "Zp"}, ""), ("textarea", {"Cc", "Cs"}, "\t\n\v\f\r")]
+)
+def test_controls_and_half_pairs_are_refused_and_nothing_else(
+    tmp_path: Path, kind: str, categories: set[str], but: str
+) -> None:
+    form = form_model(load(add_site(tmp_path, "forms", f'title = "F"\n[signup.fields.x]\ntype = "{kind}"\n')))
+    refused = {"Cc", "Cs", "Zl", "Zp"}
+    for char in (char for char in map(chr, range(0x110000)) if unicodedata.category(char) in refused):
+        try:
+            form.model_validate({"email": VISITOR, "x": f"a{char}b"})
+            taken = True
+        except ValidationError:
+            taken = False
+        assert taken == (unicodedata.category(char) not in categories or char in but), hex(ord(char))
+    others = [char for char in map(chr, range(0x110000)) if unicodedata.category(char) not in refused]
+    for start in range(0, len(others), 90):
+        form.model_validate({"email": VISITOR, "x": "".join(others[start : start + 90])})
+
+
 def test_line_break_of_a_textarea_counts_as_one(tmp_path: Path) -> None:
     assert kept(tmp_path, "textarea", "a\r\nb\r\nc", "max = 5") == "a\nb\nc"
 
@@ -238,8 +260,11 @@ def mail(settings: Settings, kind: str) -> EmailMessage:
 
 def everything(message: EmailMessage) -> str:
     """All that a reader can get to see of a mail, decoded."""
-    bodies = [part.get_content() for part in message.walk() if not part.is_multipart()]
-    return "\n".join([*(f"{name}: {value}" for name, value in message.items()), *bodies])
+    return "\n".join([*(f"{name}: {value}" for name, value in message.items()), bodies(message)])
+
+
+def bodies(message: EmailMessage) -> str:
+    return "\n".join(part.get_content() for part in message.walk() if not part.is_multipart())
 
 
 async def sign_up(database: Database, at: Reception, **fields: object) -> int:
@@ -325,9 +350,72 @@ async def test_own_template_that_fails_on_real_data_costs_no_lead(
     tmp_path: Path, database: Database, settings: Settings
 ) -> None:
     own = {"notice.txt": "{{ 1 // (name|length - 4) if name else '' }}"}
-    await sign_up(database, site_of(tmp_path, EVERY_FIELD, own), name="Four")
+    at = site_of(tmp_path, EVERY_FIELD, own)
+    with structlog.testing.capture_logs() as logs:
+        await sign_up(database, at, name="Four")
     body = mail(settings, "notice").get_body(("plain",))
     assert body is not None and "Four" in body.get_content()
+    assert [line["event"] for line in logs] == ["template.failed", "signup.accepted"]
+    assert "Four" not in str(logs)
+
+
+async def test_notice_to_several_owners_says_the_same_to_each(
+    tmp_path: Path, database: Database, settings: Settings
+) -> None:
+    toml = 'title = "F"\n[mail]\nfrom = "f@forms.example"\nnotify = ["o@forms.example", "p@forms.example"]\n'
+    await sign_up(database, site_of(tmp_path, toml), name="MARKname")
+    found = rows(
+        settings,
+        "SELECT recipient, message_id, data FROM outbox JOIN messages ON id = outbox_id"
+        " WHERE kind = 'notice' ORDER BY id",
+    )
+    assert [recipient for recipient, _, _ in found] == ["o@forms.example", "p@forms.example"]
+    (first, second) = [message_from_bytes(data, policy=default) for _, _, data in found]
+    assert (first["To"], second["To"]) == ("o@forms.example", "p@forms.example")
+    assert (first["Message-ID"], second["Message-ID"]) == tuple(identity for _, identity, _ in found)
+    assert first["Message-ID"] != second["Message-ID"]
+    assert first["Reply-To"] == second["Reply-To"] == VISITOR
+    assert first.as_bytes().partition(b"\n\n")[2] == second.as_bytes().partition(b"\n\n")[2]
+
+
+async def test_notices_of_two_visitors_have_nothing_of_each_other(
+    tmp_path: Path, database: Database, settings: Settings
+) -> None:
+    at = site_of(tmp_path, EVERY_FIELD, {"notice.subject.txt": "From {{ name }}"})
+    await sign_up(database, at, name="Alice")
+    await sign_up(database, at, name="Bert")
+    found = rows(settings, "SELECT data FROM outbox JOIN messages ON id = outbox_id WHERE kind = 'notice' ORDER BY id")
+    first, second = (everything(message_from_bytes(data, policy=default)) for (data,) in found)
+    assert ("Alice" in first, "Bert" in first) == (True, False)
+    assert ("Alice" in second, "Bert" in second) == (False, True)
+
+
+async def test_template_cannot_change_what_the_next_mail_says_of_the_site(
+    tmp_path: Path, database: Database, settings: Settings
+) -> None:
+    own = {"notice.txt": "{{ site.update(title='changed') }}{{ site.title }}", "notice.subject.txt": "{{ site.title }}"}
+    at = site_of(tmp_path, EVERY_FIELD, own)
+    await sign_up(database, at)
+    await sign_up(database, at)
+    for (data,) in rows(settings, "SELECT data FROM outbox JOIN messages ON id = outbox_id WHERE kind = 'notice'"):
+        assert message_from_bytes(data, policy=default)["Subject"] == "Forms"
+
+
+async def test_welcome_is_made_once_and_again_only_with_the_site(
+    tmp_path: Path, database: Database, settings: Settings
+) -> None:
+    site = add_site(tmp_path, "forms", FROM)
+    (site / "emails").mkdir()
+    (site / "emails" / "welcome.txt").write_text("{{ range(10 ** 15)|random }}")
+    for _ in range(2):
+        at = reception(load(site), base_url="http://localhost:8000", mail_from=None)
+        await sign_up(database, at, email="a@example.com")
+        await sign_up(database, at, email="b@example.com")
+    found = [message_from_bytes(data, policy=default) for (data,) in rows(settings, "SELECT data FROM messages")]
+    assert [mail["To"] for mail in found] == ["a@example.com", "b@example.com"] * 2
+    assert len({mail["Message-ID"] for mail in found}) == 4
+    first, second, third, fourth = map(bodies, found)
+    assert first == second != third == fourth
 
 
 async def test_without_notify_only_the_welcome(tmp_path: Path, database: Database, settings: Settings) -> None:

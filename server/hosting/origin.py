@@ -36,7 +36,10 @@ class Origin:
         entry = self.entries.get(raw)
         if entry is not None:
             return entry, query
-        path = canonical(raw.decode("latin-1"))
+        spelled = raw.decode("latin-1")
+        if spelled[1:] in self.api:
+            return None, query  # as it is spelled, and so on to the API soon
+        path = canonical(spelled)
         if path is not None and (entry := self.entries.get(path.encode("ascii"))) is not None:
             return entry, query
         return self._miss(raw, path, fields), query

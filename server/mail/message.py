@@ -1,28 +1,47 @@
 """A mail as bytes: headers that the standard library encodes and we check once more, two bodies in quoted-printable.
 
+What the mails of a sender share is a `Frame`, what they say a `Body`. Each is encoded and checked when it is made;
+filling the one with the other is only joining.
+
 Not `EmailMessage`: it decodes encoded words in what it is given, so that a subject such as
 `=?utf-8?q?Hi=0D=0ABcc=3A_e=40x=2Ey?=` comes out as a Bcc header of its own (seen with Python 3.11.7).
 """
 
-import quopri
 import re
 import secrets
+import time
 import unicodedata
-import uuid
-from dataclasses import dataclass
+from binascii import b2a_qp
+from dataclasses import InitVar, dataclass, field
 from datetime import UTC, datetime
 from email.charset import QP, Charset
 from email.header import Header
 from email.utils import format_datetime, parseaddr, quote
+from functools import lru_cache
 
 _UTF8 = Charset("utf-8")
 _UTF8.header_encoding = QP
 
-# Unquoted (RFC 5322 section 3.2.3): what a header reader takes for one address, and the same that the envelope has.
-_ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9.-]+")
+# Unquoted (RFC 5322 section 3.2.3): what a header reader takes for one address, and the same that the envelope has. Not
+# longer than a mail server takes it (RFC 5321 section 4.5.3.1).
+_ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9.-]{1,255}")
 _UNFIT = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS = "\u200c\u200d"  # part of words in Persian and Hindi, and of emoji
-_FOLDED = re.compile(r"[ -~]*(\r\n[ \t]+[!-~][ -~]*)*")
+# A line has at most 998 characters (RFC 5322 section 2.1.1), the name included.
+_FOLDED = re.compile(r"[ -~]{0,900}(\r\n[ \t]+[!-~][ -~]{0,900})*")
+
+# The same for every mail: "=_" cannot stand in quoted-printable, so no text can hold it.
+_BOUNDARY = "=_doorbell_alternative"
+_FIXED = (
+    "Auto-Submitted: auto-generated\r\n"  # RFC 3834: keeps autoresponders from answering
+    "MIME-Version: 1.0\r\n"
+    f'Content-Type: multipart/alternative; boundary="{_BOUNDARY}"\r\n'
+    "\r\n"
+)
+_PART = (
+    f'--{_BOUNDARY}\r\nContent-Type: text/%b; charset="utf-8"\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n'
+).encode()
+_PLAIN, _HTML, _END = _PART % b"plain", _PART % b"html", f"--{_BOUNDARY}--\r\n".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +63,52 @@ class Message:
     data: bytes
 
 
-def message_id(domain: str) -> str:
-    """A new Message-ID on `domain` (RFC 5322 section 3.6.4)."""
-    return f"<{uuid.uuid4().hex}@{domain}>"
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What a mail says, encoded: the line of its subject, and the two parts. One may go into any number of mails."""
+
+    content: InitVar[Content]
+    subject: str = field(init=False)
+    parts: bytes = field(init=False)
+
+    def __post_init__(self, content: Content) -> None:
+        parts = (_PLAIN, _quoted(content.text), _HTML, _quoted(content.html), _END)
+        object.__setattr__(self, "subject", _subject(content.subject))
+        object.__setattr__(self, "parts", b"".join(parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What the mails from one sender (`Name <address>` or an address) share; their Message-IDs are on `domain`.
+
+    Raises ValueError for an address that is not plain ASCII, or would need quotes.
+    """
+
+    sender: InitVar[str]
+    domain: str
+    address: str = field(init=False)
+    origin: str = field(init=False)
+
+    def __post_init__(self, sender: str) -> None:
+        # One line first: with a line break in the name, parseaddr finds the address in the wrong place.
+        name, address = parseaddr(one_line(sender))
+        object.__setattr__(self, "address", _address(address))
+        object.__setattr__(self, "origin", _header("From", _mailbox(name, address)))
+        _header("Message-ID", message_id(self.domain))
+
+    def fill(self, body: Body, recipient: str, reply_to: str | None = None, date: datetime | None = None) -> Message:
+        """The mail to one address, with a Message-ID of its own. Raises ValueError like the frame itself."""
+        identity = message_id(self.domain)
+        lines = [
+            self.origin,
+            f"To: {_address(recipient)}\r\n",
+            f"Reply-To: {_address(reply_to)}\r\n" if reply_to else "",
+            body.subject,
+            f"Date: {format_datetime(date) if date else _date(int(time.time()))}\r\n",
+            f"Message-ID: {identity}\r\n",
+            _FIXED,
+        ]
+        return Message(self.address, recipient, identity, "".join(lines).encode("ascii") + body.parts)
 
 
 def compose(
@@ -58,48 +120,39 @@ def compose(
     reply_to: str | None = None,
     date: datetime | None = None,
 ) -> Message:
-    """Builds a mail from `sender` (`Name <address>` or an address) to one address, with its Message-ID on `domain`.
+    """One mail, where there will be no second like it: see `Frame`."""
+    return Frame(sender, domain).fill(Body(content), recipient, reply_to, date)
 
-    Raises ValueError for an address that is not plain ASCII, or would need quotes.
-    """
-    # One line first: with a line break in the name, parseaddr finds the address in the wrong place.
-    name, address = parseaddr(one_line(sender))
-    identity = message_id(domain)
-    boundary = f"=_{secrets.token_hex(16)}"  # "=_" cannot stand in quoted-printable
-    headers = [
-        ("From", _mailbox(name, address)),
-        ("To", _address(recipient)),
-        *([("Reply-To", _address(reply_to))] if reply_to else []),
-        ("Subject", _unstructured("Subject", content.subject)),
-        ("Date", format_datetime(date or datetime.now(UTC))),
-        ("Message-ID", identity),
-        # RFC 3834: keeps autoresponders from answering
-        ("Auto-Submitted", "auto-generated"),
-        ("MIME-Version", "1.0"),
-        ("Content-Type", f'multipart/alternative; boundary="{boundary}"'),
-    ]
-    parts = [_part("plain", content.text, boundary), _part("html", content.html, boundary)]
-    data = b"".join([*(_header(*header) for header in headers), b"\r\n", *parts, f"--{boundary}--\r\n".encode()])
-    return Message(_address(address), _address(recipient), identity, data)
+
+def message_id(domain: str) -> str:
+    """A new Message-ID on `domain` (RFC 5322 section 3.6.4)."""
+    return f"<{secrets.token_hex(16)}@{domain}>"
 
 
 def one_line(text: str) -> str:
     """Text fit for a header: no control, format or separator characters but joiners, spaces collapsed, NFC."""
-    plain = "".join(" " if unicodedata.category(char) in _UNFIT and char not in _JOINERS else char for char in text)
-    return unicodedata.normalize("NFC", " ".join(plain.split()))
+    if not text.isprintable():
+        text = "".join(" " if unicodedata.category(char) in _UNFIT and char not in _JOINERS else char for char in text)
+    return unicodedata.normalize("NFC", " ".join(text.split()))
 
 
-def _header(name: str, value: str) -> bytes:
+def _header(name: str, value: str) -> str:
     # The last gate: printable ASCII, and a line break only where a space and text follow it.
     if not _FOLDED.fullmatch(value):
-        raise ValueError(f"{name} holds a character that no header may hold")
-    return f"{name}: {value}\r\n".encode("ascii")
+        raise ValueError(f"{name} holds a character that no header may hold, or too many")
+    return f"{name}: {value}\r\n"
 
 
 def _address(value: str) -> str:
+    # Narrower than the gate above.
     if not _ADDRESS.fullmatch(value):
         raise ValueError("not a plain ASCII address")
     return value
+
+
+@lru_cache(maxsize=1)
+def _date(seconds: int) -> str:
+    return format_datetime(datetime.fromtimestamp(seconds, UTC))
 
 
 def _mailbox(name: str, address: str) -> str:
@@ -111,9 +164,11 @@ def _mailbox(name: str, address: str) -> str:
     return f"{encoded} <{_address(address)}>"
 
 
-def _unstructured(name: str, text: str) -> str:
+# Many mails have the subject of the one before; encoding it costs more than all the rest.
+@lru_cache(maxsize=64)
+def _subject(text: str) -> str:
     line = one_line(text)
-    return _encoded(name, line, "us-ascii" if _plain(line) else _UTF8)
+    return _header("Subject", _encoded("Subject", line, "us-ascii" if _plain(line) else _UTF8))
 
 
 def _plain(line: str) -> bool:
@@ -125,9 +180,7 @@ def _encoded(name: str, line: str, charset: Charset | str) -> str:
     return Header(line, charset, maxlinelen=76, header_name=name).encode(linesep="\r\n")
 
 
-def _part(subtype: str, text: str, boundary: str) -> bytes:
-    head = _header("Content-Type", f'text/{subtype}; charset="utf-8"')
-    head += _header("Content-Transfer-Encoding", "quoted-printable")
+def _quoted(text: str) -> bytes:
     lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n") + "\n"
-    body = quopri.encodestring(lines.encode("utf-8", "replace"))  # half a surrogate pair has no UTF-8
-    return f"--{boundary}\r\n".encode() + head + b"\r\n" + body.replace(b"\n", b"\r\n")
+    # Half a surrogate pair has no UTF-8.
+    return b2a_qp(lines.encode("utf-8", "replace")).replace(b"\n", b"\r\n")

@@ -4,8 +4,9 @@ A mail of kind K is `K.subject.txt`, `K.txt` and `K.html`. HTML is escaped, an u
 them are rendered with sample data at start, so that a broken one is found then and not with the first visitor.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
+from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateNotFound
 
@@ -37,8 +38,13 @@ class _Folder(FileSystemLoader):
             raise TemplateProblem(f"{self.searchpath[0]}/{template}", str(error)) from error
 
 
+class _Environment(Environment):
+    def make_globals(self, d: MutableMapping[str, Any] | None) -> MutableMapping[str, Any]:
+        return {**self.globals, **(d or {})}  # not a chain of them: each rendering copies it, and that is slow
+
+
 def _environment(folders: list[Path]) -> Environment:
-    return Environment(
+    return _Environment(
         loader=ChoiceLoader([_Folder(folder) for folder in folders]),
         # By our own names: select_autoescape() is off for anything that does not end in html, htm or xml.
         autoescape=lambda name: name is not None and name.endswith(".html"),

@@ -71,6 +71,7 @@ class Claimed:
     `message` is None where it was purged.
     """
 
+    message: bytes | None
     id: int
     site: str
     kind: str
@@ -80,7 +81,6 @@ class Claimed:
     to_visitor: bool
     attempts: int
     age_seconds: float
-    message: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ def claim(
 
 
 def _claimed(row: Any, message: bytes | None) -> Claimed:
-    return Claimed(*row[1:], message)
+    return Claimed(message, *row[1:])
 
 
 def renew(connection: Connection, owner: str, ids: Collection[int], lease_seconds: float) -> list[int]:

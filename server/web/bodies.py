@@ -72,7 +72,7 @@ def _flat(items: Iterable[tuple[str, str | UploadFile]]) -> dict[str, Any]:
 def _object(body: bytes) -> dict[str, Any]:
     try:
         # RecursionError: a thousand brackets, deep. ValueError: no JSON, no UTF-8, or a number of 5,000 digits.
-        found = json.loads(body.decode("utf-8"), object_pairs_hook=_pairs, parse_constant=_no_constant)
+        found = _JSON.decode(body.decode("utf-8"))
     except (ValueError, RecursionError):
         raise Problem(400, "The body is not valid JSON.") from None
     if not isinstance(found, dict):
@@ -89,6 +89,9 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_no_constant)
 
 
 def _shown(name: str) -> str:

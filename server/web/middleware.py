@@ -28,6 +28,7 @@ SECURITY_HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
+_SECURITY_FIELDS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
 
 def _on_start(send: Send, change: Callable[[MutableHeaders], None]) -> Send:
@@ -115,8 +116,8 @@ class SecurityHeaders:
             return await self.app(scope, receive, send)
 
         def fill(headers: MutableHeaders) -> None:
-            for name, value in SECURITY_HEADERS.items():
-                headers.setdefault(name, value)
+            own = {name for name, _ in headers.raw}
+            headers.raw.extend(field for field in _SECURITY_FIELDS if field[0] not in own)
 
         await self.app(scope, receive, _on_start(send, fill))
 

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from server.signup import Form, Reception, register
 from server.site import Site
 from server.web import bodies, problems
-from server.web.depends import Receptions, Running, Wake, home
+from server.web.depends import Receptions, home, intake
 from server.web.negotiation import prefers_json
 from server.web.pages import page
 from server.web.problems import Problem
@@ -30,22 +30,20 @@ _MESSAGES = {
 
 
 @router.post("/signup", **SIGNUP)
-async def signup(
-    request: Request, background: BackgroundTasks, receptions: Receptions, runtime: Running, wake: Wake
-) -> Response:
+async def signup(request: Request, background: BackgroundTasks) -> Response:
     """Takes a signup. When it answers 202 or 303, the signup and its mails are on the disk."""
-    fields: dict[str, Any] = {}
+    here, fields = intake(request), dict[str, Any]()
     plain = bodies.is_form(request) and not prefers_json(request.headers.get("accept", ""))
     try:
         fields = await bodies.read(request)
-        reception = _find(receptions, fields)
+        reception = _find(here.receptions, fields)
         form = _validate(reception, fields)
-        await register(runtime.database, reception, form)
+        await register(here.database, reception, form)
     except problems.FAILURES as error:
         if not plain:
             raise
-        return _form_again(request, receptions, fields, problems.of(error))
-    background.add_task(wake)
+        return _form_again(request, here.receptions, fields, problems.of(error))
+    background.add_task(here.wake)
     if plain:
         return RedirectResponse(_thanks(request, reception.site), 303)
     return JSONResponse({"status": "accepted"}, 202)

@@ -12,9 +12,9 @@ def pytest_asyncio_loop_factories() -> Factories:
     return LOOPS
 
 
-@pytest.fixture
-async def smtpd() -> AsyncIterator[Smtpd]:
-    async with Smtpd().listening() as smtpd:
+@pytest.fixture(params=[[], ["PIPELINING"]], ids=["one-by-one", "pipelined"])
+async def smtpd(request: pytest.FixtureRequest) -> AsyncIterator[Smtpd]:
+    async with Smtpd(extensions=["SIZE 1000000", "8BITMIME", *request.param]).listening() as smtpd:
         yield smtpd
 
 

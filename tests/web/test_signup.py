@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+import threading
 from html.parser import HTMLParser
 
 import httpx
@@ -138,6 +139,15 @@ async def test_mails_reach_the_mailbox(client: httpx.AsyncClient) -> None:
         return "to a@example.com" in page and "to owner@bikeshed.example" in page
 
     await eventually(both)
+
+
+async def test_dispatcher_is_woken_in_the_thread_it_waits_in(settings: Settings) -> None:
+    app = create_app(settings)
+    woken: list[threading.Thread] = []
+    async with running(app) as client:
+        app.state.wake = lambda: woken.append(threading.current_thread())
+        assert (await client.post("/signup", json=GOOD)).status_code == 202
+    assert woken == [threading.current_thread()]
 
 
 async def test_same_address_again_is_answered_the_same_and_is_a_row_of_its_own(
