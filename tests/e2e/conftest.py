@@ -74,12 +74,16 @@ class Server:
 
         def up() -> bool:
             assert process.poll() is None, self.log
-            try:
-                return httpx.get(f"{self.url}/healthz").status_code == 200
-            except httpx.TransportError:
-                return False
+            return self.answers()
 
         wait_until(up)
+
+    def answers(self) -> bool:
+        """Whether it takes requests."""
+        try:
+            return httpx.get(f"{self.url}/healthz").status_code == 200
+        except httpx.TransportError:
+            return False
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Sends a signal and answers the exit status."""
