@@ -51,6 +51,8 @@ def test_one_is_stopped_under_load(place: Place, second: Server) -> None:
         wait_until(lambda: min(len(here.accepted), len(there.accepted)) >= 40)
         gate = Gate(accept)
         place.smtpd.rules = [Rule("dot", gate)]
+        wait_until(lambda: gate.stopped == 2 * CONNECTIONS)
+        accepted += place.sign_up("after-what-was-settled")
         # it has more than is on its way
         wait_until(lambda: place.query(leased, first) > [(CONNECTIONS,)])
         assert place.server.process is not None
