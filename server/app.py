@@ -14,8 +14,9 @@ from types import MappingProxyType
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from server import __version__, hosting, log, signup, site
-from server.hosting import Cache, Encoded, Hosting, Published, Shelf, SnapshotError, Source, progress
+from server import __version__, hosting, log, progress, signup, site
+from server.hosting import Cache, Encoded, Hosting, Published, Shelf, SnapshotError, Source
+from server.progress import Words
 from server.runtime import Runtime, Step, opened
 from server.settings import Settings
 from server.signup import Reception
@@ -29,6 +30,8 @@ from server.web.pages import STATIC
 _log = log.get(__name__)
 
 BODY_LIMIT = 64 * 1024
+
+COMPRESSING = Words("Compressing", "Compressed", "files")
 
 # What the API answers on the host of a site too; the rest is the operator's.
 PUBLIC = frozenset({"signup", "thanks", "confirm", "unsubscribe", "healthz", "_doorbell"})
@@ -127,7 +130,7 @@ def load_sites(
     try:
         published = hosting.publish(
             [_own_files(reloads), _docs_files(), *sources],
-            Shelf(cache, settings.cache_mb * 2**20, progress.on(sys.stderr), before=before),
+            Shelf(cache, settings.cache_mb * 2**20, progress.on(sys.stderr, COMPRESSING), before=before),
             defaults=SECURITY_HEADERS,
             reserved=RESERVED_SLUGS,
             public=PUBLIC,

@@ -1,6 +1,6 @@
 """What runs while the server does, and the start-up and shutdown hooks that open and close it, in order.
 
-database -> mailbox (where there is no relay) -> SMTP pool -> dispatcher; closed in reverse.
+database -> mailbox (where there is no relay) -> SMTP pool -> dispatcher -> timed jobs; closed in reverse.
 """
 
 import asyncio
@@ -11,8 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from server import log
+from sqlalchemy import Connection
+
+from server import log, metrics
 from server.db import Database, DatabaseUnavailable
+from server.jobs import purge
+from server.jobs.schedule import Schedule
 from server.mail.connection import Relay
 from server.mail.mailbox import Mailbox, catching
 from server.mail.pool import Limits, Pool
@@ -86,6 +90,7 @@ class Runtime:
     mailbox: Mailbox | None = field(init=False, default=None)
     pool: Pool = field(init=False)
     dispatcher: Dispatcher = field(init=False)
+    schedule: Schedule = field(init=False)
     _mailbox_server: AsyncExitStack = field(init=False, default_factory=AsyncExitStack)
     _mailbox_port: int = field(init=False, default=0)
 
@@ -97,6 +102,7 @@ class Runtime:
             *mailbox,
             Step("smtp pool", self._open_pool, lambda: self.pool.close()),
             Step("dispatcher", self._open_dispatcher, lambda: self.dispatcher.close()),
+            Step("jobs", self._open_jobs, lambda: self.schedule.close()),
         ]
 
     async def _open_database(self) -> None:
@@ -125,6 +131,11 @@ class Runtime:
         self.dispatcher = Dispatcher(self.database, self.pool)
         await self.dispatcher.open()
 
+    async def _open_jobs(self) -> None:
+        days = self.settings.mail_retention_days
+        self.schedule = Schedule(self.database, [purge.job(self.database, days)] if days else [])
+        await self.schedule.open()
+
     def wake(self) -> None:
         """Tells the dispatcher that something is due."""
         self.dispatcher.wake()
@@ -151,6 +162,21 @@ class Runtime:
             "pending_mails": pending,
             "oldest_pending_seconds": None if oldest is None else round(oldest, 1),
         }
+
+    async def reading(self) -> metrics.Reading:
+        """What `/metrics` tells besides what was counted."""
+        mails: dict[str, int] | None = None
+        oldest: float | None = None
+        try:
+            async with asyncio.timeout(5):
+                mails, oldest = await self.database.read(_outbox)
+        except (DatabaseUnavailable, TimeoutError):
+            pass  # told as such
+        return metrics.Reading(mails, oldest, self.pool.stats(), self.dispatcher.breaker.open)
+
+
+def _outbox(connection: Connection) -> tuple[dict[str, int], float | None]:
+    return store.depth(connection), store.backlog(connection).oldest_seconds
 
 
 def relay(settings: Settings, mailbox_port: int = 0) -> Relay:

@@ -119,6 +119,7 @@ class Settings(BaseModel):
     smtp_idle_seconds: Annotated[float, Field(gt=0)] = 30
     smtp_rate: Annotated[float, Field(gt=0, le=10_000)] | None = None
     mail_from: str | None = None
+    mail_retention_days: Annotated[int, Field(ge=0)] = 30
     ops: Literal["private", "public"] = "private"
     index: Switch = True
     cache_mb: Annotated[int, Field(ge=0, le=2**20)] = 256

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
 from sqlalchemy import Connection, insert
 
-from server import log
+from server import log, metrics
 from server.db import Database
 from server.db.tables import now, signups
 from server.mail.message import Body, Frame
@@ -77,6 +77,7 @@ def reception(site: Site, *, base_url: str, mail_from: str | None) -> Reception:
             problems.append(str(problem))
     if problems:
         raise SiteError(list(dict.fromkeys(problems)))
+    metrics.signed_up(site.slug, 0)
     return Reception(site, form, templates, about, sender, frame, Body(templates.render("welcome", _welcome(about))))
 
 
@@ -109,6 +110,7 @@ async def register(database: Database, reception: Reception, form: Form) -> int:
     row: dict[str, object] = {"site": site, "email": form.email, "name": form.name, "fields": form.answers}
     entry = _Entry(site, row, _mails(reception, form))
     signup_id = await database.join(_write, entry)
+    metrics.signed_up(site)
     _log.info("signup.accepted", signup_id=signup_id, site=site, mails=len(entry.mails))
     return signup_id
 

@@ -119,7 +119,20 @@ class Session:
         mechanism, _, initial = rest.partition(" ")
         if mechanism == "PLAIN":
             self.server.logins.append(base64.b64decode(initial).decode())
-        await self.act("auth", reply(235, "welcome") if mechanism == "PLAIN" else reply(504, "unknown mechanism"))
+        elif mechanism == "LOGIN":
+            name = base64.b64decode(initial).decode() if initial else await self.ask("VXNlcm5hbWU6")
+            self.server.logins.append(f"\0{name}\0{await self.ask('UGFzc3dvcmQ6')}")
+        elif mechanism == "CRAM-MD5":
+            challenge = "<1896.697170952@smtpd>"
+            self.server.logins.append(await self.ask(base64.b64encode(challenge.encode()).decode()))
+        else:
+            return await self.say(504, "unknown mechanism")
+        await self.act("auth", reply(235, "welcome"))
+
+    async def ask(self, challenge: str) -> str:
+        """What the client answers to a step of a sign-in, decoded."""
+        await self.say(334, challenge)
+        return base64.b64decode(await self.reader.readline()).decode()
 
     async def _mail(self, rest: str) -> None:
         self.server.begun += 1
@@ -278,11 +291,11 @@ def reply(code: int, *lines: str) -> Act:
     return act
 
 
-def farewell(code: int = 421) -> Act:
+def farewell(code: int = 421, words: str = "closing") -> Act:
     """Says this and closes."""
 
     async def act(session: Session) -> None:
-        await session.say(code, "closing")
+        await session.say(code, words)
         raise Cut
 
     return act

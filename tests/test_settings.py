@@ -52,6 +52,8 @@ def test_settings_cannot_be_changed() -> None:
         ("BASE_URL", "https://example.com:99999"),
         ("BASE_URL", "http://["),
         ("DATABASE_URL", "mysql://localhost/x"),
+        ("MAIL_RETENTION_DAYS", "-1"),
+        ("MAIL_RETENTION_DAYS", "a month"),
         ("SMTP_URL", "mail.example.com"),
         ("SMTP_URL", "http://mail.example.com"),
         ("SMTP_URL", "smtp://"),

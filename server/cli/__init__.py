@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from server.cli import check, mail, migrate, serve
+from server.cli import check, mail, migrate, outbox, serve
 
 app = typer.Typer(
     name="doorbell",
@@ -17,6 +17,11 @@ app.command("serve")(serve.serve)
 app.command("check")(check.check)
 app.command("migrate")(migrate.migrate)
 app.add_typer(mail.app, name="mail")
+mail.app.command("list")(outbox.list_mails)
+mail.app.command("show")(outbox.show)
+mail.app.command("retry")(outbox.retry)
+mail.app.command("cancel")(outbox.cancel)
+mail.app.command("purge")(outbox.purge)
 
 
 def main() -> None:

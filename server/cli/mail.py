@@ -1,4 +1,4 @@
-"""`mail …`: what an operator does about mail."""
+"""`mail test`: the way that mail takes, tried out. The other commands of `mail` are in `outbox`."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -15,7 +15,7 @@ from server.mail.mailbox import Mailbox, catching
 from server.mail.message import Content, compose
 from server.settings import Settings
 
-app = typer.Typer(help="Test the way that mail takes.", no_args_is_help=True)
+app = typer.Typer(help="See what became of mails, act on them, and test the way that they take.", no_args_is_help=True)
 
 _MEANING: dict[type[MailError], str] = {
     Refused: "The relay took the connection but refused this mail. Is the address right?",
@@ -24,11 +24,6 @@ _MEANING: dict[type[MailError], str] = {
     Uncertain: "The connection was cut after the message was sent: it may or may not have been accepted.",
 }
 _STEPS = {Stage.CONNECT: "connection", Stage.MAIL: "sender", Stage.RCPT: "recipient", Stage.CONTENT: "message"}
-
-
-@app.callback()
-def group() -> None:
-    """Keeps `test` a command of its own while it is the only one."""
 
 
 @app.command()

@@ -66,6 +66,16 @@ class Database:
         if before != after:
             _log.info("database.migrated", before=before, after=after)
 
+    async def attach(self) -> None:
+        """In place of `open`, for a command beside the server: makes nothing and changes nothing.
+
+        Raises DatabaseUnavailable where there is no database yet, or one of another version.
+        """
+        if not Path(self.url.database or "").is_file():
+            raise DatabaseUnavailable(f"{self.url.database}: there is no database yet; the server makes it")
+        if problem := await self.read(migrate.difference):
+            raise DatabaseUnavailable(f"{self.url.database}: {problem}")
+
     async def close(self) -> None:
         """Ends what was asked for, and closes."""
         await self._group.close()

@@ -5,6 +5,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 
@@ -24,3 +25,15 @@ def upgrade(connection: Connection) -> tuple[str | None, str | None]:
     made.attributes["connection"] = connection
     command.upgrade(made, "head")
     return before, context.get_current_revision()
+
+
+def difference(connection: Connection) -> str | None:
+    """In what the schema is not this version's, in words; None where it is. Changes nothing."""
+    found = MigrationContext.configure(connection).get_current_revision()
+    scripts = ScriptDirectory.from_config(config())
+    if found == scripts.get_current_head():
+        return None
+    if found is None:
+        return "holds no data of ours"
+    ours = {script.revision for script in scripts.walk_revisions()}
+    return "is of an older version; `migrate` updates it" if found in ours else f"is of a newer version ({found})"

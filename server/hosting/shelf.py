@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from server.hosting.files import SnapshotError
-from server.hosting.progress import Progress, silent
 from server.hosting.resource import Part
 from server.hosting.variants import Cache, Variant, VariantError
+from server.progress import Progress, silent
 
 # Files are taken smallest first, so that what is left for the disk is few and large.
 Sizes = list[tuple[int, Path]]

@@ -23,7 +23,7 @@ from typing import BinaryIO
 import brotli
 import zstandard
 
-from server.hosting.progress import Progress, Report
+from server.progress import Progress, Report
 
 # Above it the best levels take too long: at 4 MiB all three codings together took 7.4 s of one core, and 64 MiB with
 # the levels for large files 7.4 s again (minutes with the best).

@@ -74,6 +74,8 @@ class Dialogue(asyncio.Protocol):
     # -- what the transport calls --------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        if self._fault is not None:
+            return  # whatever it is, nobody can tell what it answers
         self._buffer += data
         while self._fault is None and (end := self._buffer.find(b"\n")) >= 0:
             line = bytes(self._buffer[:end])

@@ -101,23 +101,25 @@ def _read(box: "mailbox.Maildir", key: str) -> Caught | None:
     return Caught(
         key=key,
         received=datetime.fromtimestamp(_order(key)[0], UTC),
-        sender=_header(parsed, "From"),
-        recipient=_header(parsed, "Delivered-To"),
-        subject=_header(parsed, "Subject") or "(no subject)",
-        text=_body(parsed, "plain"),
-        html=_body(parsed, "html"),
+        sender=header(parsed, "From"),
+        recipient=header(parsed, "Delivered-To"),
+        subject=header(parsed, "Subject") or "(no subject)",
+        text=body(parsed, "plain"),
+        html=body(parsed, "html"),
         source=data.decode("utf-8", "replace"),
     )
 
 
-def _header(parsed: email.message.EmailMessage, name: str) -> str:
+def header(parsed: email.message.EmailMessage, name: str) -> str:
+    """A header's decoded value; empty where there is none, or it cannot be read."""
     try:
         return str(parsed.get(name, ""))
     except Exception:  # the parser of the standard library raises many kinds on what is not a header
         return ""
 
 
-def _body(parsed: email.message.EmailMessage, kind: str) -> str | None:
+def body(parsed: email.message.EmailMessage, kind: str) -> str | None:
+    """The decoded body, `plain` or `html`; None where there is none, or it cannot be read."""
     try:
         part = parsed.get_body((kind,))
         return str(part.get_content()) if part is not None else None

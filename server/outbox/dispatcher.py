@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 
-from server import log
+from server import log, metrics
 from server.db import Database, DatabaseUnavailable
 from server.mail.connection import Reply
 from server.mail.errors import Deferred, Held, MailError, Refused, Stage, Uncertain, clean, loggable
@@ -50,6 +50,14 @@ class _End:
     well: bool | None = None
 
 
+@dataclass(slots=True)
+class _Lease:
+    """A row that is ours, in seconds of our own clock: until when, and since when there has been this mail."""
+
+    until: float
+    born: float
+
+
 class Dispatcher:
     """Sends what is due, between `open` and `close`, with as many mails on their way as the pool has connections."""
 
@@ -64,7 +72,7 @@ class Dispatcher:
         self._closing = False
         self._sending: dict[int, asyncio.Task[None]] = {}
         self._settling: dict[int, asyncio.Task[None]] = {}
-        self._held_until: dict[int, float] = {}  # our leases, by our own clock
+        self._leases: dict[int, _Lease] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._claim_size = pool.limits.size
         self._claimed_at = self._mended_at = 0.0
@@ -162,8 +170,8 @@ class Dispatcher:
         if self._closing:
             return False  # `close` gives them back
         # Ours already: our own lease ran out (the machine slept), the attempt is still under way.
-        fresh = [row for row in rows if row.id not in self._held_until]
-        self._held_until.update((row.id, begun + LEASE_SECONDS) for row in rows)
+        fresh = [row for row in rows if row.id not in self._leases]
+        self._leases.update((row.id, _Lease(begun + LEASE_SECONDS, begun - row.age_seconds)) for row in rows)
         surplus = self._turns.add(fresh)
         self._forget(surplus)
         if surplus:
@@ -180,7 +188,7 @@ class Dispatcher:
 
     def _forget(self, rows: Iterable[Claimed]) -> None:
         for row in rows:
-            self._held_until.pop(row.id, None)
+            self._leases.pop(row.id, None)
 
     # -- leases --------------------------------------------------------------------------------------------------------
 
@@ -193,7 +201,7 @@ class Dispatcher:
             self._give_up_lost()
 
     async def _renew(self) -> None:
-        begun, ids = monotonic(), list(self._held_until)
+        begun, ids = monotonic(), list(self._leases)
         if not ids:
             return
         try:
@@ -207,12 +215,12 @@ class Dispatcher:
             return
         ours = set(kept)
         for id in ids:
-            if id in self._held_until:  # else it was settled meanwhile
-                self._held_until[id] = begun + LEASE_SECONDS if id in ours else 0.0
+            if id in self._leases:  # else it was settled meanwhile
+                self._leases[id].until = begun + LEASE_SECONDS if id in ours else 0.0
 
     def _give_up_lost(self) -> None:
         """A mail whose lease ran out may be another's by now: two must not send it at the same time."""
-        lost = {id for id, until in self._held_until.items() if until < monotonic()}
+        lost = {id for id, lease in self._leases.items() if lease.until < monotonic()}
         if not lost:
             return
         self._turns.keep(lambda id: id not in lost)
@@ -220,7 +228,7 @@ class Dispatcher:
             if id in self._sending:
                 self._sending[id].cancel()
             elif id not in self._settling:
-                self._held_until.pop(id)
+                self._leases.pop(id)
 
     # -- the relay -----------------------------------------------------------------------------------------------------
 
@@ -273,9 +281,11 @@ class Dispatcher:
             del self._sending[row.id]
             rest = self._turns.landed(row.domain, end.well if end else None)
             if end is None:
-                self._held_until.pop(row.id, None)  # cut off: `close` gives it back, or it is another's
+                self._leases.pop(row.id, None)  # cut off: `close` gives it back, or it is another's
             else:
                 seconds = monotonic() - begun
+                if end.outcome is Outcome.SENT and (lease := self._leases.get(row.id)):
+                    metrics.delivered(monotonic() - lease.born)
                 settlement = Settlement(row.id, self.owner, end.outcome, end.reply, seconds, end.retry_in, end.suppress)
                 # A task of its own: a reply that we have heard must not be forgotten because somebody stops waiting.
                 self._settling[row.id] = asyncio.create_task(self._settle(row, settlement))
@@ -369,8 +379,9 @@ class Dispatcher:
             ours = await self._write_down(settlement)
         finally:
             del self._settling[row.id]
-            self._held_until.pop(row.id, None)
+            self._leases.pop(row.id, None)
             self._go_on()
+        metrics.sent(settlement.outcome)
         say = _log.info if settlement.outcome is Outcome.SENT else _log.warning
         say(
             f"mail.{settlement.outcome}",

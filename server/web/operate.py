@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from server import metrics
 from server.web.depends import Operator, Receptions, Running
 from server.web.pages import page
 from server.web.problems import Problem
@@ -28,6 +29,13 @@ async def readyz(runtime: Running) -> JSONResponse:
     """Database, relay, and what waits. 503 only when signups cannot be kept; held mail is told, and is no failure."""
     health = await runtime.health()
     return JSONResponse(health, 200 if health["ready"] else 503)
+
+
+@router.api_route("/metrics", methods=_READ, include_in_schema=False, dependencies=[Operator])
+async def measurements(request: Request, runtime: Running) -> Response:
+    """What Prometheus scrapes. It answers while the database is away, and says so."""
+    content, content_type = metrics.exposition(await runtime.reading(), request.headers.get("accept", ""))
+    return Response(content, headers={"content-type": content_type})
 
 
 @router.api_route("/", methods=_READ, include_in_schema=False)

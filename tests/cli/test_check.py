@@ -70,7 +70,9 @@ def test_sites_folder_missing(run: Run, tmp_path: Path) -> None:
     assert (result.exit_code, str(tmp_path / "none") in result.stderr) == (1, True)
 
 
-@pytest.mark.parametrize("command", [["check"], ["serve"], ["migrate"], ["mail", "test", "a@example.com"]])
+@pytest.mark.parametrize(
+    "command", [["check"], ["serve"], ["migrate"], ["mail", "test", "a@example.com"], ["mail", "list"]]
+)
 def test_wrong_settings_stop_every_command(run: Run, command: list[str]) -> None:
     result = run(*command, PORT="x", SMPT_URL="smtp://mail.example.com")
     assert (result.exit_code, result.stdout) == (1, "")
@@ -101,7 +103,9 @@ def test_options_that_are_wrong_name_the_variable(run: Run) -> None:
     assert (result.exit_code, "DOORBELL_PORT: " in result.stderr) == (1, True)
 
 
-@pytest.mark.parametrize("command", [[], ["--help"], ["mail"], ["mail", "--help"], ["serve", "--help"]])
+@pytest.mark.parametrize(
+    "command", [[], ["--help"], ["mail"], ["mail", "--help"], ["mail", "retry", "--help"], ["serve", "--help"]]
+)
 def test_help(run: Run, command: list[str]) -> None:
     assert "Usage: " in run(*command).output
 

@@ -16,8 +16,8 @@ import pytest
 import zstandard
 
 from server.hosting import variants
-from server.hosting.progress import Report, silent
 from server.hosting.variants import Cache, Variant, VariantError
+from server.progress import Report, silent
 from tests.conftest import REPOSITORY, unprivileged
 
 PAGE = "".join(f"<p>Paragraph {n} of the pages about pets, number {n * n}.</p>\n" for n in range(200)).encode()
@@ -390,7 +390,7 @@ def test_interrupted_leaves_whole_entries_only(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from server.hosting.progress import silent
+from server.progress import silent
 from server.hosting.variants import Cache
 os.replace = lambda source, target: os.kill(os.getpid(), signal.SIGKILL)
 Cache(Path(sys.argv[1])).variants({sys.argv[2]: Path(sys.argv[3])}, silent)

@@ -1,5 +1,7 @@
 """Every way a dialogue can end: the kind of error, whether the connection can go on, and what was said in the clear."""
 
+import asyncio
+import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from socket import socket
@@ -12,6 +14,7 @@ from tests.conftest import eventually
 from tests.smtpd import (
     Act,
     Certificates,
+    Session,
     Smtpd,
     accept_and_close,
     accept_and_reset,
@@ -27,6 +30,7 @@ from tests.smtpd import (
     reply,
     reset,
 )
+from tests.smtpd import reply as says
 
 MESSAGE = b"Subject: Hello\r\n\r\nHow are you?\r\n"
 
@@ -466,3 +470,109 @@ async def test_addresses_cannot_carry_commands(smtpd: Smtpd, address: str) -> No
     assert smtpd.commands["MAIL"] <= 2 and smtpd.commands["RCPT"] <= 2
     assert smtpd.commands["DATA"] == len(smtpd.mails)
     assert {to for mail in smtpd.mails for to in mail.recipients} <= {"a@b.c", "visitor@there.example"}
+
+
+# -- together or one by one --------------------------------------------------------------------------------------------
+
+
+async def test_commands_go_together_only_where_that_is_offered(smtpd: Smtpd) -> None:
+    pipelined = "PIPELINING" in smtpd.extensions
+    seen: list[int] = []
+
+    async def count(session: Session) -> None:
+        await asyncio.sleep(0.05)  # what is sent together has come by now
+        seen.append(session.reader._buffer.count(b"\r\n"))  # type: ignore[attr-defined]
+        await session.say(250, "ok")
+
+    smtpd.on("mail", count)
+    async with connected(smtpd.relay()) as connection:
+        await send(connection)
+    assert seen == [2 if pipelined else 0]
+    assert len(smtpd.mails) == 1
+
+
+async def test_server_that_wants_a_message_for_nobody_is_left(smtpd: Smtpd) -> None:
+    """It refused the recipient and says 354 all the same: what is sent now could be taken for a mail."""
+
+    async def accept_data(session: Session) -> None:
+        await session.say(354, "go on")
+
+    async def refuse(session: Session) -> None:
+        await session.say(550, "5.1.1 no such user")
+        session.recipients.append("so that it goes on")
+
+    smtpd.on("rcpt", refuse)
+    smtpd.on("data", accept_data)
+    connection = Connection(smtpd.relay())
+    await connection.open()
+    error = await failure(connection)
+    assert isinstance(error, Refused) and error.stage is Stage.RCPT and error.no_such_mailbox
+    assert connection.clean == ("PIPELINING" not in smtpd.extensions)
+    await connection.quit()
+    assert smtpd.mails == []
+
+
+@pytest.mark.parametrize("method", ["PLAIN", "LOGIN", "CRAM-MD5"])
+async def test_signs_in_with_what_the_server_offers(smtpd: Smtpd, method: str) -> None:
+    smtpd.extensions.append(f"AUTH {method}")
+    async with connected(smtpd.relay(username="me", password="p@ss wörd" if method != "CRAM-MD5" else "secret")) as one:
+        await send(one)
+    expected = {
+        "PLAIN": "\0me\0p@ss wörd",
+        "LOGIN": "\0me\0p@ss wörd",
+        # RFC 2195: HMAC-MD5 of the challenge
+        "CRAM-MD5": "me " + hmac.new(b"secret", b"<1896.697170952@smtpd>", "md5").hexdigest(),
+    }
+    assert smtpd.logins == [expected[method]]
+
+
+async def test_message_larger_than_the_server_takes_is_not_begun(smtpd: Smtpd) -> None:
+    smtpd.extensions[:] = [one.replace("1000000", "1000") for one in smtpd.extensions]
+    async with connected(smtpd.relay()) as connection:
+        with pytest.raises(Refused, match="1002 bytes, and the server takes 1000"):
+            await send(connection, b"x" * 1000 + b"\r\n")
+        assert connection.clean
+        await send(connection, b"x" * 998 + b"\r\n")
+    assert smtpd.begun == len(smtpd.mails) == 1
+
+
+@pytest.mark.parametrize("offered", [True, False])
+async def test_address_beyond_ascii_needs_smtputf8(smtpd: Smtpd, offered: bool) -> None:
+    if offered:
+        smtpd.extensions.append("SMTPUTF8")
+    async with connected(smtpd.relay()) as connection:
+        if offered:
+            await send(connection, to="zoë@there.example")
+        else:
+            with pytest.raises(Refused, match="SMTPUTF8, which the server does not offer"):
+                await send(connection, to="zoë@there.example")
+        assert connection.clean
+    assert sum("SMTPUTF8" in line for line in smtpd.lines) == len(smtpd.mails) == offered
+
+
+@pytest.mark.parametrize(
+    ("reply", "greylisted", "throttled", "dead"),
+    [
+        ((451, "4.7.1 Greylisting in action, please come back later"), True, False, False),
+        ((450, "4.2.0 <a@b>: Recipient address rejected: Greylisted for 300 seconds"), True, False, False),
+        ((421, "4.7.0 Try again later"), False, True, False),
+        ((454, "Throttling failure: maximum sending rate exceeded"), False, True, False),
+        ((451, "4.3.2 System not accepting messages"), False, True, False),
+        ((450, "4.7.28 rate limit"), False, True, False),
+        ((452, "4.2.2 mailbox full"), False, False, False),
+        ((550, "5.1.1 <a@b>: user unknown"), False, False, True),
+        ((550, "5.1.10 RECIPIENT NOT FOUND"), False, False, True),
+        ((550, "No such user here"), False, False, True),
+        ((550, "5.7.1 blocked, user unknown to our reputation service"), False, False, False),
+        ((550, "5.2.2 mailbox full"), False, False, False),
+        ((550, "go away"), False, False, False),
+    ],
+)
+async def test_what_a_reply_means(
+    smtpd: Smtpd, reply: tuple[int, str], greylisted: bool, throttled: bool, dead: bool
+) -> None:
+    code, words = reply
+    smtpd.on("rcpt", farewell(code, words) if code == 421 else says(code, words))
+    async with connected(smtpd.relay()) as connection:
+        error = await failure(connection)
+    assert (error.greylisted, error.throttled, error.no_such_mailbox) == (greylisted, throttled, dead)

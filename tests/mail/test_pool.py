@@ -83,6 +83,43 @@ async def test_who_waits_too_long_is_told(smtpd: Smtpd) -> None:
     assert len(smtpd.mails) == 1
 
 
+# -- rate ------------------------------------------------------------------------------------------------------------
+
+
+async def test_rate_is_never_exceeded(smtpd: Smtpd) -> None:
+    loop = asyncio.get_running_loop()
+    async with pooled(smtpd.relay(), size=8, rate=20) as pool:
+        begun = loop.time()
+        await asyncio.gather(*(send(pool, number) for number in range(40)))
+        assert loop.time() - begun >= 0.95  # the first twenty may come at once, the others twenty a second
+    assert len(smtpd.mails) == 40
+
+
+async def test_rate_below_one_a_second_lets_the_first_through(smtpd: Smtpd) -> None:
+    async with pooled(smtpd.relay(), rate=0.01) as pool:
+        await send(pool)
+        await pool.probe()  # asks for no mail, and waits for no turn
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await send(pool)
+        assert pool.stats()["leased"] == 0
+    assert len(smtpd.mails) == 1
+
+
+async def test_as_many_connections_as_wanted_are_ready_at_the_start(smtpd: Smtpd) -> None:
+    async with pooled(smtpd.relay(), size=4, warm=3) as pool:
+        assert pool.stats()["idle"] == 3 and smtpd.commands["NOOP"] == 3
+
+
+async def test_who_waits_is_counted(smtpd: Smtpd) -> None:
+    async with pooled(smtpd.relay(), size=1) as pool:
+        async with pool.lease():
+            waiting = [asyncio.create_task(send(pool, number)) for number in range(3)]
+            await eventually(lambda: pool.stats()["waiting"] == 3)
+        await asyncio.gather(*waiting)
+        assert pool.stats()["waiting"] == 0
+
+
 # -- reuse -----------------------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.outbox import retry
-from server.outbox.retry import Breaker, delay, exhausted
+from server.outbox.retry import Breaker, Window, delay, exhausted
 
 DAY = 86400.0
 
@@ -76,3 +76,48 @@ def test_breaker_is_due_when_its_time_has_come() -> None:
     breaker = Breaker(first_seconds=0.0)
     breaker.failed()
     assert breaker.open and breaker.seconds_to_probe == 0
+
+
+# -- greylisting and the window ----------------------------------------------------------------------------------------
+
+
+def test_greylisted_mail_comes_back_after_minutes_and_not_for_ever() -> None:
+    assert all(300 < retry.delay(attempts, greylisted=True) < 600 for attempts in range(retry.GREYLISTED_ATTEMPTS))
+    assert retry.delay(retry.GREYLISTED_ATTEMPTS, greylisted=True) > 1000
+
+
+def test_window_halves_at_each_sign_and_not_for_each_mail() -> None:
+    window = Window(16)
+    window.slow_down()
+    window.slow_down()  # the others that were on their way
+    assert window.allowed == 8 and 0 < window.pause <= window.first_seconds
+    for _ in range(10):
+        window.resume_at = 0
+        window.slow_down()
+    assert window.allowed == 1
+    assert window.pause <= window.longest_seconds
+
+
+def test_window_opens_by_one_for_each_round_that_went_well() -> None:
+    window = Window(8)
+    window.slow_down()
+    assert window.allowed == 4
+    for _ in range(4):
+        window.went_well()
+    assert 4.5 < window.allowed < 5.5
+    for _ in range(100):
+        window.went_well()
+    assert window.allowed == 8
+
+
+def test_window_pauses_longer_each_time_until_something_goes_well() -> None:
+    window, pauses = Window(4), []
+    for _ in range(5):
+        window.resume_at = 0
+        window.slow_down()
+        pauses.append(window.pause)
+    assert all(later > earlier for earlier, later in pairwise(pauses))
+    window.went_well()
+    window.resume_at = 0
+    window.slow_down()
+    assert window.pause <= window.first_seconds

@@ -7,7 +7,16 @@ from server.app import create_app
 from server.settings import Settings, load
 from tests.conftest import alter, running
 
-OPERATOR = ["/readyz", "/docs", "/openapi.json", "/_mailbox/", "/_mailbox", "/_mailbox/x", "/_mailbox/x/source"]
+OPERATOR = [
+    "/readyz",
+    "/metrics",
+    "/docs",
+    "/openapi.json",
+    "/_mailbox/",
+    "/_mailbox",
+    "/_mailbox/x",
+    "/_mailbox/x/source",
+]
 EVERYBODY = ["/healthz", "/", "/bikes/", "/_doorbell/form.js", "/thanks/bikes"]
 
 
@@ -89,13 +98,15 @@ async def test_proxied_request_is_refused(settings: Settings, header: str, value
     assert await seen(settings, "/readyz", headers={header: value}) == 403
 
 
-@pytest.mark.parametrize("path", ["/readyz", "/docs", "/openapi.json", "/_mailbox/"])
+@pytest.mark.parametrize("path", ["/readyz", "/metrics", "/docs", "/openapi.json", "/_mailbox/"])
 async def test_ops_public_opens(environ: dict[str, str], path: str) -> None:
     settings = load({**environ, "DOORBELL_OPS": "public"}, env_file=None)
     assert await seen(settings, path, "203.0.114.9", {"host": "bikes.example", "x-forwarded-for": "1.2.3.4"}) == 200
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/docs", "/openapi.json", "/_mailbox/", "/", "/thanks/bikes"])
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/_mailbox/", "/", "/thanks/bikes"]
+)
 async def test_head_is_answered_like_get(client: httpx.AsyncClient, path: str) -> None:
     answer = await client.head(path)
     assert (answer.status_code, answer.content) == (200, b"")
@@ -127,6 +138,36 @@ async def test_not_ready_while_the_database_is_away(client: httpx.AsyncClient, s
     assert (await client.get("/healthz")).status_code == 200
     await alter(settings, "ALTER TABLE away RENAME TO outbox")
     assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_metrics(client: httpx.AsyncClient) -> None:
+    form = {"site": "bikes", "email": "visitor@example.com", "colour": "Red"}
+    before = (await client.get("/metrics")).text
+    assert (await client.post("/signup", json=form)).status_code == 202
+    answer = await client.get("/metrics")
+    assert (answer.status_code, answer.headers["content-type"].split(";")[0]) == (200, "text/plain")
+    assert _sample(answer.text, 'doorbell_signups_total{site="bikes"}') == (
+        _sample(before, 'doorbell_signups_total{site="bikes"}') + 1
+    )
+    mails = [line for line in answer.text.splitlines() if line.startswith("doorbell_outbox_mails{")]
+    assert sum(float(line.split()[-1]) for line in mails) == 2
+    assert _sample(answer.text, "doorbell_smtp_pool_connections_max") == 4
+    assert _sample(answer.text, "doorbell_smtp_breaker_open") == 0
+    assert "@" not in answer.text
+
+
+async def test_metrics_while_the_database_is_away(client: httpx.AsyncClient, settings: Settings) -> None:
+    await alter(settings, "ALTER TABLE outbox RENAME TO away")
+    answer = await client.get("/metrics")
+    assert (answer.status_code, _sample(answer.text, "doorbell_database_up")) == (200, 0)
+    assert "doorbell_outbox" not in answer.text
+    await alter(settings, "ALTER TABLE away RENAME TO outbox")
+    assert _sample((await client.get("/metrics")).text, "doorbell_database_up") == 1
+
+
+def _sample(text: str, name: str) -> float:
+    [found] = [line for line in text.splitlines() if line.startswith(f"{name} ")]
+    return float(found.split()[-1])
 
 
 async def test_refusal_is_a_page_for_a_browser(settings: Settings) -> None:

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TextIO
 
 Report = Callable[[int], None]
@@ -12,6 +13,16 @@ Progress = Callable[[int], AbstractContextManager[Report]]
 """Takes how many there are to do; stands around the work."""
 
 Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What is done, while it is and when it was, and to what: `Words("Compressing", "Compressed", "files")`."""
+
+    doing: str
+    done: str
+    things: str
+
 
 _PATIENCE = 1.0  # seconds of work that nobody needs to hear of
 _EVERY = 5.0  # seconds between two lines
@@ -23,18 +34,18 @@ def silent(total: int) -> Iterator[Report]:
     yield lambda done: None
 
 
-def on(stream: TextIO, clock: Clock = time.monotonic) -> Progress:
+def on(stream: TextIO, words: Words, clock: Clock = time.monotonic) -> Progress:
     """Progress on `stream`, normally standard error: the bar where that is a terminal, else the lines."""
 
     def progress(total: int) -> AbstractContextManager[Report]:
         terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
-        return _bar(stream, clock, total) if terminal else _lines(stream, clock, total)
+        return (_bar if terminal else _lines)(stream, words, clock, total)
 
     return progress
 
 
 @contextmanager
-def _lines(stream: TextIO, clock: Clock, total: int) -> Iterator[Report]:
+def _lines(stream: TextIO, words: Words, clock: Clock, total: int) -> Iterator[Report]:
     started = clock()
     due = started + _PATIENCE
     seen = 0
@@ -43,16 +54,17 @@ def _lines(stream: TextIO, clock: Clock, total: int) -> Iterator[Report]:
         nonlocal due, seen
         seen = done
         if done < total and clock() >= due:
-            print(f"Compressing {done:,} of {total:,} files", file=stream, flush=True)
+            print(f"{words.doing} {done:,} of {total:,} {words.things}", file=stream, flush=True)
             due = clock() + _EVERY
 
     yield report
     if clock() - started >= _PATIENCE:
-        print(f"Compressed {seen:,} of {total:,} files in {clock() - started:.0f} s", file=stream, flush=True)
+        told = f"{words.done} {seen:,} of {total:,} {words.things} in {clock() - started:.0f} s"
+        print(told, file=stream, flush=True)
 
 
 @contextmanager
-def _bar(stream: TextIO, clock: Clock, total: int) -> Iterator[Report]:
+def _bar(stream: TextIO, words: Words, clock: Clock, total: int) -> Iterator[Report]:
     due = clock() + _PATIENCE
     advance: Report | None = None
 
@@ -61,7 +73,7 @@ def _bar(stream: TextIO, clock: Clock, total: int) -> Iterator[Report]:
         def report(done: int) -> None:
             nonlocal advance
             if advance is None and done < total and clock() >= due:
-                advance = shown.enter_context(_rich(stream, total))
+                advance = shown.enter_context(_rich(stream, words, total))
             if advance is not None:
                 advance(done)
 
@@ -69,13 +81,13 @@ def _bar(stream: TextIO, clock: Clock, total: int) -> Iterator[Report]:
 
 
 @contextmanager
-def _rich(stream: TextIO, total: int) -> Iterator[Report]:
+def _rich(stream: TextIO, words: Words, total: int) -> Iterator[Report]:
     # Imported here: it takes longer than a warm start's whole look into the cache, where no bar is shown.
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    text = TextColumn("Compressing {task.completed:,.0f} of {task.total:,.0f} files")
+    text = TextColumn(f"{words.doing} {{task.completed:,.0f}} of {{task.total:,.0f}} {words.things}")
     # No redirection: it would exchange sys.stdout and sys.stderr under threads that are writing to them.
     columns = (text, BarColumn(), TimeRemainingColumn())
     with Bar(*columns, console=Console(file=stream), redirect_stdout=False, redirect_stderr=False) as bar:

@@ -5,7 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
-from server.hosting import progress
+from server import progress
+from server.progress import Words
+
+COMPRESSING = Words("Compressing", "Compressed", "files")
 
 
 class Clock:
@@ -25,7 +28,7 @@ class Terminal(io.StringIO):
 def work(stream: io.StringIO, seconds: list[float], stop: int | None = None) -> str:
     """What is shown of as many files as there are figures, each of which takes so many seconds."""
     clock = Clock()
-    with progress.on(stream, clock)(len(seconds)) as report:
+    with progress.on(stream, COMPRESSING, clock)(len(seconds)) as report:
         for done, taken in enumerate(seconds[:stop], 1):
             clock.now += taken
             report(done)
@@ -72,7 +75,7 @@ def test_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = pty.openpty()
     clock = Clock()
     with open(theirs, "w", encoding="utf-8") as stream:
-        with progress.on(stream, clock)(10_000) as report:
+        with progress.on(stream, COMPRESSING, clock)(10_000) as report:
             clock.now += 2
             report(132)
         shown = ""

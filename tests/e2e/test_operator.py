@@ -1,0 +1,107 @@
+"""What an operator does while the server runs, each command a process of its own."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.e2e.conftest import Server, wait_until
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def doorbell(environ: dict[str, str]) -> Callable[..., Any]:
+    """Runs a `mail` command, which must succeed; answers the JSON that it prints."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("DOORBELL_")}
+
+    def run(*arguments: str) -> Any:
+        command = [sys.executable, "-m", "server", "mail", *arguments, "--json"]
+        ended = subprocess.run(command, cwd=REPOSITORY, env={**clean, **environ}, capture_output=True, timeout=100)
+        assert ended.returncode == 0, ended.stderr
+        objects = [json.loads(line) for line in ended.stdout.splitlines()]
+        return objects if arguments[0] == "list" else objects[0]
+
+    return run
+
+
+def alter(server: Server, statement: str) -> None:
+    connection = sqlite3.connect(server.data / "doorbell.db", timeout=60)
+    with connection:
+        connection.execute(statement)
+    connection.close()
+
+
+def all_sent(doorbell: Callable[..., Any], count: int) -> Callable[[], bool]:
+    return lambda: len(doorbell("list", "--state", "sent")) == count
+
+
+def test_failed_mail_is_retried_and_sent(server: Server, doorbell: Callable[..., Any]) -> None:
+    server.start()
+    server.sign_up("visitor@example.com")
+    wait_until(all_sent(doorbell, 2))
+    assert len(server.mails()) == 2
+    alter(server, "UPDATE outbox SET state = 'failed', outcome = 'failed' WHERE kind = 'welcome'")
+    [failed] = doorbell("list", "--state", "failed")
+    assert doorbell("retry", str(failed["id"])) == {"retried": 1, "left": []}
+    wait_until(all_sent(doorbell, 2))
+    assert [str(mail["Delivered-To"]) for mail in server.mails()].count("visitor@example.com") == 2
+    assert [one["outcome"] for one in doorbell("show", str(failed["id"]))["attempts"]] == ["sent", "sent"]
+
+
+def test_cancelled_mail_is_not_sent(server: Server, doorbell: Callable[..., Any]) -> None:
+    server.start()
+    server.sign_up("visitor@example.com")
+    wait_until(all_sent(doorbell, 2))
+    alter(server, "UPDATE outbox SET state = 'pending', outcome = NULL, due_at = due_at + 9999 WHERE kind = 'welcome'")
+    assert doorbell("cancel", "--to", "visitor@example.com") == {"cancelled": 1, "left": []}
+    alter(server, "UPDATE outbox SET due_at = 0")
+    assert server.sign_up("other@example.com").status_code == 202
+    wait_until(all_sent(doorbell, 3))  # the server has looked at what is due
+    assert [mail["state"] for mail in doorbell("list", "--to", "visitor@example.com")] == ["cancelled"]
+    assert len(server.mails()) == 4
+
+
+def test_commands_hold_up_no_signup(server: Server, doorbell: Callable[..., Any]) -> None:
+    server.start()
+    answers: list[int] = []
+    stop = threading.Event()
+
+    def post() -> None:
+        while not stop.is_set():
+            answers.append(server.sign_up(f"visitor-{len(answers)}@example.com").status_code)
+
+    posting = threading.Thread(target=post)
+    posting.start()
+    wait_until(lambda: len(doorbell("list", "--limit", "1000")) > 100)
+    purged = doorbell("purge", "--older-than", "0", "--yes")["purged"]
+    doorbell("cancel", "--all", "--yes")
+    doorbell("retry", "--state", "cancelled")
+    stop.set()
+    posting.join()
+    assert set(answers) == {202} and purged > 0
+    wait_until(lambda: doorbell("list", "--state", "pending", "--limit", "1") == [])
+    assert {mail["state"] for mail in doorbell("list", "--limit", "100000")} == {"sent"}
+    scraped = httpx.get(f"{server.url}/metrics").text
+    assert f'doorbell_signups_total{{site="bikes"}} {len(answers)}.0\n' in scraped
+    assert f'doorbell_outbox_mails{{state="sent"}} {2 * len(answers)}.0\n' in scraped
+
+
+def test_what_was_purged_is_told_and_stays_so(server: Server, doorbell: Callable[..., Any]) -> None:
+    server.start()
+    server.sign_up("visitor@example.com")
+    wait_until(all_sent(doorbell, 2))
+    assert doorbell("purge", "--older-than", "0", "--yes") == {"purged": 2}
+    assert doorbell("show", "1")["message"] is None
+    alter(server, "UPDATE outbox SET state = 'failed', outcome = 'failed' WHERE id = 1")
+    result = doorbell("retry", "--state", "failed")
+    assert result["retried"] == 0 and "purged" in result["left"][0]["reason"]
+    assert [state["state"] for state in doorbell("list")] == ["sent", "failed"]
