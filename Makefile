@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 NODEMAILER := bench/senders/nodemailer
 BENCHES := static mail signup
 
-.PHONY: install install-dev install-bench run test bench check lint lock clean
+.PHONY: install install-dev install-bench run test soak bench check lint lock clean
 .DEFAULT_GOAL := run
 
 install: $(VENV)/.installed
@@ -49,6 +49,10 @@ check: install
 # Files side by side, as many as there are cores; ARGS="-n0 tests/web" runs some one by one.
 test: install-dev
 	@$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile $(ARGS)
+
+# The long form of what is tested by chance: about half an hour.
+soak: install-dev
+	@$(BIN)/python -m pytest --soak -m soak -n0 --timeout=7200 $(ARGS)
 
 # nginx, Caddy, wrk, smtp-sink and node are programs of the system: bench/README.md says how to get them.
 # make bench BENCHES=mail ARGS=--quick

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import hypothesis
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -42,6 +43,24 @@ EVERY_FIELD = 'title = "Forms"\n[mail]\nfrom = "f@forms.example"\nnotify = ["o@f
     for kind in ("text", "textarea", "email", "tel", "number", "date", "checkbox")
 )
 EVERY_FIELD += '[signup.fields.f_select]\ntype = "select"\nchoices = ["Red", "Dark green"]\n'
+
+
+hypothesis.settings.register_profile("soak", max_examples=500, stateful_step_count=60, deadline=None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="the long form of the tests that have one")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--soak"):
+        hypothesis.settings.load_profile("soak")
+
+
+@pytest.fixture
+def soak(request: pytest.FixtureRequest) -> bool:
+    """Whether the long form is asked for."""
+    return bool(request.config.getoption("--soak"))
 
 
 def skip_or_fail(reason: str) -> None:

@@ -21,6 +21,9 @@ import trustme
 
 from server.mail.connection import Relay
 
+# Octets of a line or a message.
+LARGEST = 2**22
+
 
 @dataclass(frozen=True, slots=True)
 class Mail:
@@ -200,6 +203,8 @@ class Smtpd:
     extensions: list[str] = field(default_factory=lambda: ["SIZE 1000000", "8BITMIME", "PIPELINING"])
     certificates: Certificates | None = None
     implicit_tls: bool = False
+    narrow: bool = False
+    """Small buffers: no more than some kilobytes are on their way, and the rest waits in the client."""
     rules: list[Rule] = field(default_factory=list)
     mails: list[Mail] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
@@ -261,8 +266,12 @@ class Smtpd:
     async def listening(self, port: int = 0) -> AsyncIterator["Smtpd"]:
         """Listens on `port`, or on a free one."""
         context = self.certificates.server if self.certificates and self.implicit_tls else None
-        server = await asyncio.start_server(self.serve, "127.0.0.1", port, ssl=context)
+        server = await asyncio.start_server(self.serve, "127.0.0.1", port, ssl=context, limit=LARGEST)
         self.port = server.sockets[0].getsockname()[1]
+        if self.narrow:
+            # By its largest segment the kernel also reckons how much a sender may leave with it.
+            server.sockets[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+            server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         try:
             yield self
         finally:

@@ -151,20 +151,20 @@ class Dispatcher:
         if self.window.pause:
             return self.window.pause
         self._send_some()
-        if self._turns.waiting > self._claim_size // 2:
+        if self._turns.ready > self._claim_size // 2:
             return POLL_SECONDS
         if monotonic() - self._mended_at > POLL_SECONDS:
             await self._database.transact(store.mend_times, LEASE_SECONDS, retry.FARTHEST_SECONDS)
             self._mended_at = monotonic()
         if await self._claim():
             return 0.0
-        wait = await self._database.read(store.next_due)
+        wait = await self._database.read(store.next_due, self._turns.full())
         return POLL_SECONDS if wait is None else min(max(wait, 0.05), POLL_SECONDS)
 
     async def _claim(self) -> bool:
         """Whether there was something."""
         begun = monotonic()
-        room = self._claim_size - self._turns.waiting
+        room = self._claim_size - self._turns.ready
         rows = await self._database.transact(store.claim, self.owner, room, LEASE_SECONDS, self._turns.full())
         self._fit_claim_size(len(rows) == room, begun)
         if self._closing:
@@ -297,7 +297,7 @@ class Dispatcher:
 
     def _go_on(self) -> None:
         self._send_some()
-        if self._turns.waiting <= self._claim_size // 2:
+        if self._turns.ready <= self._claim_size // 2:
             self.wake()
 
     def _rest(self, domain: str, seconds: float) -> None:

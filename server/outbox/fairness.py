@@ -42,7 +42,13 @@ class Turns:
         self._most = most
         self._domains: dict[str, _Domain] = {}
         self._line: dict[str, _Domain] = {}  # those with mail waiting; who comes next is first
+        self._held_up: set[str] = set()  # unproven, and their share is on its way
         self.waiting = 0
+
+    @property
+    def ready(self) -> int:
+        """How many wait that only need a free connection, and not for others of their domain."""
+        return self.waiting - sum(len(self._domains[name].waiting) for name in self._held_up)
 
     def add(self, rows: Iterable[Claimed]) -> list[Claimed]:
         """These wait for their turn. Answers those that need not: their domains have enough waiting."""
@@ -64,6 +70,7 @@ class Turns:
             self._line[name] = domain  # at the end of the line
         domain.on_their_way += 1
         self.waiting -= 1
+        self._look_at(name, domain)
         return row
 
     def landed(self, name: str, well: bool | None) -> float | None:
@@ -77,6 +84,7 @@ class Turns:
             domain.share, domain.proven, domain.faults = self._most, True, 0
         elif well is not None:
             domain.share, domain.proven, domain.faults = 1, False, domain.faults + 1
+        self._look_at(name, domain)
         if well is not False or domain.faults < REST_AFTER:
             return None
         return min(REST_SECONDS * 2.0 ** min(domain.faults - REST_AFTER, 20), LONGEST_REST_SECONDS)
@@ -106,6 +114,10 @@ class Turns:
     def ids(self) -> list[int]:
         """The ids of what waits."""
         return [row.id for domain in self._line.values() for row in domain.waiting]
+
+    def _look_at(self, name: str, domain: _Domain) -> None:
+        held_up = not domain.proven and domain.on_their_way >= domain.share
+        (self._held_up.add if held_up else self._held_up.discard)(name)
 
     def _drop_last(self, domain: _Domain) -> Claimed:
         self.waiting -= 1

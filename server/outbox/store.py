@@ -16,6 +16,7 @@ from sqlalchemy import (
     Connection,
     Double,
     Row,
+    Select,
     Update,
     and_,
     bindparam,
@@ -341,24 +342,26 @@ def suppress(connection: Connection, hashed: str, reason: str, reply: str | None
 # -- looking -----------------------------------------------------------------------------------------------------------
 
 
-_NEXT_FREE = (
-    select(outbox.c.due_at)
-    .where(outbox.c.state == "pending", _unleased())
-    .order_by(outbox.c.due_at, outbox.c.id)
-    .limit(1)
-    .scalar_subquery()
-)
-_NEXT_LEASE_END = (
-    select(func.min(outbox.c.lease_until))
-    .where(outbox.c.state == "pending", outbox.c.due_at <= now(), outbox.c.lease_until >= now())
-    .scalar_subquery()
-)
-_NEXT_DUE = select(_NEXT_FREE - now(), _NEXT_LEASE_END - now())
+def _next_due(besides: bool) -> Select[float | None, float | None]:
+    free = select(outbox.c.due_at).where(outbox.c.state == "pending", _unleased())
+    if besides:
+        free = free.where(outbox.c.domain.not_in(bindparam("besides", expanding=True)))
+    free = free.order_by(outbox.c.due_at, outbox.c.id).limit(1)
+    lease_end = select(func.min(outbox.c.lease_until)).where(
+        outbox.c.state == "pending", outbox.c.due_at <= now(), outbox.c.lease_until >= now()
+    )
+    return select(free.scalar_subquery() - now(), lease_end.scalar_subquery() - now())
 
 
-def next_due(connection: Connection) -> float | None:
-    """Seconds until a pending row can be claimed (0 or less: now), None where there is none to wait for."""
-    times = connection.execute(_NEXT_DUE).one()
+_NEXT_DUE = {besides: _next_due(besides) for besides in (False, True)}
+
+
+def next_due(connection: Connection, besides: Collection[str] = ()) -> float | None:
+    """Seconds until a pending row can be claimed (0 or less: now), None where there is none to wait for.
+
+    None that goes to a domain of `besides` is counted.
+    """
+    times = connection.execute(_NEXT_DUE[bool(besides)], {"besides": list(besides)} if besides else {}).one()
     return min((seconds for seconds in times if seconds is not None), default=None)
 
 

@@ -64,22 +64,38 @@ class Server:
 
     def start(self) -> None:
         """Starts the process and waits until it answers."""
-        process = self.launch()
+        self.launch()
+        self.wait()
+
+    def wait(self) -> None:
+        """Waits until the process answers."""
+        process = self.process
+        assert process is not None
 
         def up() -> bool:
             assert process.poll() is None, self.log
-            try:
-                return httpx.get(f"{self.url}/healthz").status_code == 200
-            except httpx.TransportError:
-                return False
+            return self.answers()
 
         wait_until(up)
+
+    def answers(self) -> bool:
+        """Whether it takes requests."""
+        try:
+            return httpx.get(f"{self.url}/healthz").status_code == 200
+        except httpx.TransportError:
+            return False
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Sends a signal and answers the exit status."""
         assert self.process is not None
         self.process.send_signal(number)
         return self.process.wait(timeout=60)
+
+    def kill(self) -> None:
+        """Ends the process, if there is one, with what it cannot catch."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
 
     def sign_up(self, email: str, **fields: str) -> httpx.Response:
         return httpx.post(f"{self.url}/signup", json={"site": "bikes", "email": email, "colour": "Red", **fields})
@@ -99,9 +115,7 @@ def server(environ: dict[str, str], tmp_path: Path) -> Iterator[Server]:
     """A server that is not started yet; ended with the test."""
     server = Server(environ, tmp_path / "server.log")
     yield server
-    if server.process is not None and server.process.poll() is None:
-        server.process.kill()
-        server.process.wait()
+    server.kill()
 
 
 @pytest.fixture(scope="module")

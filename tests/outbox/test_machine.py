@@ -4,13 +4,13 @@ Afterwards, with a relay that works: every mail has ended as it should, none is 
 """
 
 import asyncio
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -237,7 +237,6 @@ class Delivery(RuleBasedStateMachine):
         return bool(await self.database.read(lambda connection: connection.execute(query).scalar_one() == 0))
 
 
-TestDelivery = Delivery.TestCase
-TestDelivery.settings = settings(
-    max_examples=int(os.environ.get("DOORBELL_SOAK_EXAMPLES", "12")), stateful_step_count=25, deadline=None
-)
+TestDelivery = pytest.mark.soak(Delivery.TestCase)
+if settings.get_current_profile_name() != "soak":
+    TestDelivery.settings = settings(max_examples=12, stateful_step_count=25, deadline=None)
