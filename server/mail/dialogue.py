@@ -59,7 +59,7 @@ class Dialogue(asyncio.Protocol):
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
             # Not asyncio.timeout(): that costs as much as all the rest here.
-            timer = loop.call_later(timeout, self._end, SMTPReadTimeoutError("Timed out waiting for server response"))
+            timer = loop.call_later(timeout, self._time_out)
             try:
                 await self._waiter
             finally:
@@ -67,6 +67,9 @@ class Dialogue(asyncio.Protocol):
                 self._waiter = None
         if not self._answers:
             raise self._fault or SMTPServerDisconnected("Connection lost")
+
+    def _time_out(self) -> None:
+        self._end(SMTPReadTimeoutError("Timed out waiting for server response"))
 
     def abort(self) -> None:
         """Closes at once. close() would first wait for a peer that does not read."""

@@ -91,7 +91,9 @@ class Uncertain(MailError):
 
 def clean(text: str) -> str:
     """A server's words as one printable line of at most 500 characters."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:500]
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else " " for char in text)
+    return " ".join(text.split())[:500]
 
 
 def translate(error: Exception, stage: Stage) -> MailError:
