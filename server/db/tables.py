@@ -55,7 +55,7 @@ outbox = Table(
     # of the recipient, in lower case
     Column("domain", String(255), nullable=False),
     # see suppressions.recipient_hash; None where the recipient is the owner, who is never suppressed
-    Column("recipient_hash", String(64), index=True),
+    Column("recipient_hash", String(64)),
     Column("message_id", String(255), nullable=False, unique=True),
     # pending | sent | failed | cancelled | suppressed
     Column("state", String(12), nullable=False),

@@ -125,8 +125,11 @@ def compose(
 
 
 def message_id(domain: str) -> str:
-    """A new Message-ID on `domain` (RFC 5322 section 3.6.4)."""
-    return f"<{secrets.token_hex(16)}@{domain}>"
+    """A new Message-ID on `domain` (RFC 5322 section 3.6.4): the time, and 64 random bits.
+
+    The time first: in an index that is kept by it, each new one comes after the last, and touches no other page.
+    """
+    return f"<{time.time_ns() // 1000:x}.{secrets.token_hex(8)}@{domain}>"
 
 
 def one_line(text: str) -> str:

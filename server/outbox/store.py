@@ -127,22 +127,23 @@ def _row(one: Addressed) -> dict[str, object]:
     }
 
 
+# By Message-ID and not in order: for that SQLite would be sent one row at a time.
 _ADD = (
     insert(outbox)
     .values(state="pending", attempts=0, uncertain=0, due_at=now(), created_at=now())
-    .returning(outbox.c.id, sort_by_parameter_order=True)
+    .returning(outbox.c.id, outbox.c.message_id)
 )
+_ADD_MESSAGES = insert(messages)
 
 
 def add(connection: Connection, mails: Sequence[Addressed]) -> list[int]:
     """Writes mails, due now; answers the ids of their rows."""
     if not mails:
         return []
-    ids = list(connection.execute(_ADD, [_row(one) for one in mails]).scalars())
-    connection.execute(
-        insert(messages),
-        [{"outbox_id": id, "data": one.mail.message.data} for id, one in zip(ids, mails, strict=True)],
-    )
+    by_message_id = {message_id: id for id, message_id in connection.execute(_ADD, [_row(one) for one in mails])}
+    ids = [by_message_id[one.mail.message.message_id] for one in mails]
+    data = [{"outbox_id": id, "data": one.mail.message.data} for id, one in zip(ids, mails, strict=True)]
+    connection.execute(_ADD_MESSAGES, data)
     return ids
 
 

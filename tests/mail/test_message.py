@@ -223,10 +223,11 @@ def test_mail_is_what_was_meant() -> None:
     assert_well_formed(message, extra=("Reply-To",))
 
 
-def test_message_ids_differ_and_name_the_domain() -> None:
-    found = {message_id("bikes.example") for _ in range(100)}
-    assert len(found) == 100
-    assert all(re.fullmatch(r"<[0-9a-f]{32}@bikes\.example>", one) for one in found)
+def test_message_ids_differ_name_the_domain_and_come_in_order() -> None:
+    found = [message_id("bikes.example") for _ in range(100)]
+    assert len(set(found)) == 100
+    times = [int(re.fullmatch(r"<([0-9a-f]{13,14})\.[0-9a-f]{16}@bikes\.example>", one)[1], 16) for one in found]  # type: ignore[index]
+    assert times == sorted(times)
 
 
 def test_date_is_now() -> None:

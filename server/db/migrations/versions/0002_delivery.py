@@ -21,7 +21,6 @@ def upgrade() -> None:
     _fill(op.get_bind())
     with op.batch_alter_table("outbox") as outbox:
         outbox.alter_column("domain", existing_type=sa.String(255), server_default=None)
-    op.create_index("ix_outbox_recipient_hash", "outbox", ["recipient_hash"])
     op.create_table(
         "messages",
         sa.Column("outbox_id", _Id, autoincrement=False, nullable=False),
