@@ -1,0 +1,38 @@
+"""axe-core in an open page: what it finds. Stricter than it is by default in two things: see `_SETUP`."""
+
+from playwright.sync_api import Page
+
+from tests.audit.conftest import module
+
+# Contrast 4.5 for large text too, and targets of 24 px, which axe leaves out by default.
+_SETUP = """
+() => {
+  const contrastRatio = { normal: { expected: 4.5 }, large: { expected: 4.5 } };
+  const options = {
+    ignoreUnicode: true, ignoreLength: false, ignorePseudo: false, boldValue: 700, boldTextPt: 14, largeTextPt: 18,
+    contrastRatio, pseudoSizeThreshold: 0.25, shadowOutlineEmMax: 0.2, textStrokeEmMin: 0.03,
+  };
+  axe.configure({ checks: [{ id: "color-contrast", options }] });
+}
+"""
+_RUN = """
+async () => {
+  const rules = { "target-size": { enabled: true } };
+  const found = await axe.run(document, { rules, preload: false, resultTypes: ["violations", "incomplete"] });
+  const lines = (results) => results.flatMap(({ id, nodes }) => nodes.map(
+    ({ html, failureSummary }) => `${id}: ${html.slice(0, 160)}: ${failureSummary.replace(/\\s+/g, " ")}`));
+  return { wrong: lines(found.violations), unsure: lines(found.incomplete) };
+}
+"""
+
+
+def load(page: Page) -> None:
+    """Puts axe into the page, past its policy: the page itself is left as strict as it is."""
+    page.evaluate(module("axe-core/axe.min.js").read_text(encoding="utf-8"))
+    page.evaluate(_SETUP)
+
+
+def findings(page: Page) -> tuple[list[str], list[str]]:
+    """What is wrong, and what axe cannot tell. `load` comes first."""
+    found = page.evaluate(_RUN)
+    return found["wrong"], found["unsure"]

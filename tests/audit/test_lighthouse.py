@@ -1,0 +1,33 @@
+"""Lighthouse on a phone profile. The long form asks for 100 everywhere, at the worst of three runs."""
+
+import pytest
+
+from tests.audit.conftest import FULL, Board, Host
+from tests.audit.lighthouse import CATEGORIES, measured, worst
+from tests.audit.pages import SLUGS, Page, pages
+
+pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.timeout(600)]
+
+RUNS = 3
+# In the short form other tests keep the machine busy, and what is measured is time.
+LEAST_PERFORMANCE = 100 if FULL else 95
+
+
+def _chosen() -> list[Page]:
+    """All pages that may be found; in the short form two a site, the front door and the form."""
+    found = [page for page in pages() if page.indexable]
+    if FULL:
+        return found
+    return [
+        page
+        for slug in SLUGS
+        for page in [one for one in found if one.slug == slug and one.path in ("", "join/", "start/")]
+    ]
+
+
+@pytest.mark.parametrize("page", _chosen(), ids=str)
+def test_lighthouse_has_nothing_to_say(host: Host, board: Board, page: Page) -> None:
+    scores = worst([measured(host.below(page)) for _ in range(RUNS if FULL else 1)])
+    board.note(page, **{name: str(scores.of[name]) for name in CATEGORIES}, CLS=f"{scores.shift:g}")
+    assert (scores.shift, scores.of["performance"] >= LEAST_PERFORMANCE) == (0, True), scores
+    assert {name: scores.of[name] for name in CATEGORIES[1:]} == dict.fromkeys(CATEGORIES[1:], 100), scores
