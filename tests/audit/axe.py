@@ -26,6 +26,17 @@ async () => {
 """
 
 
+# What fades from one colour to the next has neither while it does.
+_SETTLE = """
+() => {
+  document.body.getBoundingClientRect();
+  for (const animation of document.getAnimations()) {
+    if (animation.effect.getComputedTiming().endTime < Infinity) animation.finish();
+  }
+}
+"""
+
+
 def load(page: Page) -> None:
     """Puts axe into the page, past its policy: the page itself is left as strict as it is."""
     page.evaluate(module("axe-core/axe.min.js").read_text(encoding="utf-8"))
@@ -34,5 +45,6 @@ def load(page: Page) -> None:
 
 def findings(page: Page) -> tuple[list[str], list[str]]:
     """What is wrong, and what axe cannot tell. `load` comes first."""
+    page.evaluate(_SETTLE)
     found = page.evaluate(_RUN)
     return found["wrong"], found["unsure"]

@@ -6,7 +6,7 @@ AUDIT=full is the long form (`make audit`): everything, and a table of what was 
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,6 +69,12 @@ def module(name: str) -> Path:
     if not (MODULES / name).exists():
         skip_or_fail("npm's packages for the audit are not installed: make install-audit")
     return MODULES / name
+
+
+def none(found: Iterable[str]) -> None:
+    """Fails with every line of what was found."""
+    lines = list(found)
+    assert not lines, "\n".join(["", *lines])
 
 
 def program(name: str) -> str:

@@ -100,10 +100,10 @@ def test_axe_is_as_strict_as_it_is_meant_to_be(faulty: Server, browser: Browser,
 def test_markup_that_is_not_valid_is_named(tmp_path: Path) -> None:
     (tmp_path / "good.html").write_text(GOOD)
     (tmp_path / "bad.html").write_text(GOOD.replace("<p>All is well.</p>", FAULTS["invalid.html"]))
-    (tmp_path / "bad.css").write_text("a { colour: red }")
-    found = complaints([tmp_path / "good.html", tmp_path / "bad.html", tmp_path / "bad.css"])
-    named = {name for name in ("good.html", "bad.html", "bad.css") if any(f"/{name}:" in line for line in found)}
-    assert named == {"bad.html", "bad.css"}
+    (tmp_path / "bad.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'><circel r='1'/></svg>")
+    found = complaints([tmp_path / "good.html", tmp_path / "bad.html", tmp_path / "bad.svg"])
+    named = {name for name in ("good.html", "bad.html", "bad.svg") if any(f"/{name}:" in line for line in found)}
+    assert named == {"bad.html", "bad.svg"}
 
 
 @pytest.mark.skipif(not FULL, reason="takes its time: part of the long form")
