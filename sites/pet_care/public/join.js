@@ -16,6 +16,7 @@ if (complete(answers)) {
   const plan = week(answers);
   fill("needs", plan.needs);
   fill("plan", written(plan));
+  form.elements.plan.rows = form.elements.plan.value.split("\n").length + 1;
   const back = document.createElement("a");
   back.href = `../plan/${location.search}`;
   back.textContent = "Change the answers";
