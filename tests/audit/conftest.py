@@ -3,7 +3,6 @@
 AUDIT=full is the long form (`make audit`): everything, and a table of what was measured.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -15,8 +14,8 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from tests.audit.pages import SITES, SLUGS, Page, domain
-from tests.conftest import skip_or_fail
+from tests.audit.pages import SLUGS, Page, domain
+from tests.conftest import skip_or_fail, with_domains
 from tests.e2e.conftest import Server, browser
 
 __all__ = ["browser"]
@@ -53,11 +52,8 @@ def _local(slug: str) -> str:
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """The server, with a copy of the sites that has domains."""
     root = tmp_path_factory.mktemp("audit")
-    shutil.copytree(SITES, root / "sites")
-    for slug in SLUGS:
-        toml = root / "sites" / slug / "site.toml"
-        toml.write_text(f"hosts = {json.dumps([domain(slug), _local(slug)])}\n{toml.read_text('utf-8')}", "utf-8")
-    environ = {"DOORBELL_SITES_DIR": str(root / "sites"), "DOORBELL_DATA_DIR": str(root / "var")}
+    sites = with_domains(root / "sites", {slug: (domain(slug), _local(slug)) for slug in SLUGS})
+    environ = {"DOORBELL_SITES_DIR": str(sites), "DOORBELL_DATA_DIR": str(root / "var")}
     server = Server(environ, root / "server.log")
     server.start()
     yield Host(server)
