@@ -109,7 +109,7 @@
     if (!PARTS.every((part) => CHOICES[part].includes(choice[part]))) return;
     document.querySelector(".yours .room").classList.add(...PARTS.map((part) => `${part}-${choice[part]}`));
     const text = words(choice);
-    form.elements.palette.value = text;
+    form.querySelector("input[name=palette]").value = text;
     document.querySelector("[data-yours]").textContent = `${text}.`;
     const change = document.querySelector("[data-change]");
     change.textContent = "Change it";
