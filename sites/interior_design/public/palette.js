@@ -44,13 +44,15 @@
   }
 
   function edge(one, other, points) {
-    if (points >= 30) return `${one} and ${other}: ${points} points apart. A clear edge, also in poor light.`;
-    if (points >= 12) return `${one} and ${other}: ${points} points apart. A soft edge, clear enough by day.`;
-    return `${one} and ${other}: ${points} points apart. They melt together; let a texture or a third tone part them.`;
+    const apart = `${one} and ${other}: ${points} ${points === 1 ? "point" : "points"} apart.`;
+    if (points >= 30) return `${apart} A clear edge, also in poor light.`;
+    if (points >= 12) return `${apart} A soft edge, clear enough by day.`;
+    return `${apart} They melt together; let a texture or a third tone part them.`;
   }
 
   function bright(walls, light) {
-    if (light === "lamps") return walls < 25 ? "Dark walls under lamps: four small lamps do more than one large." : "Under lamps the walls turn warm and the blues go grey.";
+    if (light === "lamps" && walls < 25) return "Dark walls under lamps: four small lamps do more than one large.";
+    if (light === "lamps") return "Under lamps the walls turn warm and the blues go grey.";
     if (walls < 25) return "The walls swallow three quarters of the light. Good for evenings; plan twice the lamps.";
     if (walls > 70) return "The walls send most of the light on, deep into the room.";
     return "The walls keep some of the light to themselves, which makes a room calm.";
@@ -72,6 +74,10 @@
         mark.classList.toggle("end", tone[part] > 60);
         mark.firstElementChild.textContent = `${capital(part)} ${tone[part]}`;
       }
+      // The label furthest left stands highest, so that it passes above the lines of the others.
+      Object.keys(tone)
+        .sort((one, other) => tone[other] - tone[one])
+        .forEach((part, k) => form.querySelector(`[data-tone="${part}"]`).style.setProperty("--k", k));
       const lines = [
         edge("Walls", "floor", Math.abs(tone.walls - tone.floor)),
         edge("Sofa", "walls", Math.abs(tone.sofa - tone.walls)),
