@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from tests.audit import axe
+from tests.audit import axe, contrast
 from tests.audit.conftest import FULL
 from tests.audit.lighthouse import measured
 from tests.audit.links import Document, listed, styled
@@ -33,13 +33,15 @@ FAULTS = {
     "link.html": "<p>Go <a href='/'>home</a>, or:</p><p><a href='/'>home</a></p>",
     "shift.html": "<p>Here.</p><script src='shift.js'></script>",
     "loud.html": "<script src='loud.js'></script>",
+    "over.html": "<p class='over'>Who can read this?</p>",
     "invalid.html": "<p><div>No.</p></div>",
 }
 FILES = {
     "shift.js": "addEventListener('load', () => requestAnimationFrame(() => setTimeout(() => "
     "document.querySelector('p').before(Object.assign(document.createElement('h2'), { textContent: 'Hop' })), 50)));",
     "loud.js": "console.log('hello')",
-    "faults.css": ".pale { color: #888; background: #fff } .large { font-size: 40px } .small { all: unset }",
+    "faults.css": ".pale { color: #888; background: #fff } .large { font-size: 40px } .small { all: unset }"
+    ".over { color: #767676; background: linear-gradient(#fff, #bbb) }",
     "icon.svg": "<svg xmlns='http://www.w3.org/2000/svg'/>",
 }
 
@@ -95,6 +97,14 @@ def test_axe_is_as_strict_as_it_is_meant_to_be(faulty: Server, browser: Browser,
         axe.load(visit.page)
         wrong, _ = axe.findings(visit.page)
         assert [line.partition(":")[0] for line in wrong] == ([rule] if rule else [])
+
+
+@pytest.mark.parametrize(("name", "count"), [("over", 1), ("good", 0)])
+def test_contrast_is_measured_by_the_picture(faulty: Server, browser: Browser, name: str, count: int) -> None:
+    with visiting(browser, f"{faulty.url}/faulty/{name}") as visit:
+        before = visit.page.screenshot()
+        assert len(contrast.pale(visit.page, ["p"])) == count
+        assert visit.page.screenshot() == before
 
 
 def test_markup_that_is_not_valid_is_named(tmp_path: Path) -> None:
