@@ -37,6 +37,9 @@ class Document(HTMLParser):
         self.references += styled(values.get("style", ""))
         self._script = values.get("type", "") if tag == "script" else ""
 
+    def handle_endtag(self, tag: str) -> None:
+        self._script = ""
+
     def handle_data(self, data: str) -> None:
         if self._script == "application/ld+json":
             self.data.append(json.loads(data))

@@ -25,15 +25,15 @@ class Site:
         self.get = cache(self._get)
         self.document = cache(self._document)
 
-    def trouble(self, url: str) -> str:
-        """What is wrong with an address that a page names; "" if nothing is."""
+    def trouble(self, url: str, source: str = "") -> str:
+        """What is wrong with an address that the page at `source` names; "" if nothing is."""
         address, fragment = urldefrag(url)
         if urlsplit(address).scheme not in ("http", "https"):
             return ""
         if urlsplit(address).hostname not in ("host", domain(self._slug)):
             return ""  # another's: not ours to ask
         reply = self.get(address)
-        if reply.status_code != 200:
+        if reply.status_code != 200 and address != source:
             return str(reply.status_code)
         known = not fragment or fragment in self.document(address).places
         return "" if known else f"there is no #{fragment}"
@@ -49,7 +49,7 @@ class Site:
 
     def troubles(self, source: str, references: list[str]) -> list[str]:
         """The same for all that a document names."""
-        found = {reference: self.trouble(urljoin(source, reference)) for reference in references}
+        found = {reference: self.trouble(urljoin(source, reference), source) for reference in references}
         return [f"{source}: {reference}: {trouble}" for reference, trouble in found.items() if trouble]
 
 

@@ -18,8 +18,9 @@ BYTES, REQUESTS = 60 * 1024, 8
 
 _SCHEMES: tuple[Scheme, Scheme] = ("light", "dark")
 
+# But for links to another state of the same page, which only a script can restore.
 _SHOWN = """
-() => [...document.querySelectorAll("h1, h2, h3, main a[href], header a[href], footer a[href], label, legend")]
+() => [...document.querySelectorAll("h1, h2, h3, :is(header, main, footer) a[href]:not([href^='?']), label, legend")]
   .filter((element) => element.checkVisibility({ visibilityProperty: true, opacityProperty: true }))
   .map((element) => element.textContent.replace(/\\s+/g, " ").trim())
 """
