@@ -106,7 +106,8 @@
         said.textContent = "Copy it from the address bar: it holds this very room.";
       }
     });
-    show();
+    // After the first picture: asking for styles before it would make everything wait for them.
+    requestAnimationFrame(() => setTimeout(show));
   }
 
   function letter(form) {
