@@ -54,7 +54,7 @@ check: install
 test: install-dev $(if $(shell command -v npm),install-audit)
 	@$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile $(ARGS)
 
-# Every page of both sites, by every checker; takes about ten minutes. ARGS="-k privacy" audits some.
+# Every page of both sites, by every checker: ten minutes, on a machine that does nothing else. ARGS="-k privacy": some.
 audit: install-dev install-audit
 	@for each in "node nodejs" "java default-jre-headless" "chromium chromium"; do set -- $$each; \
 	  command -v $$1 >/dev/null || { echo "The audit needs $$1. On Debian and Ubuntu: apt install $$2" >&2; exit 1; }; done

