@@ -2,16 +2,18 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+AUDIT := tests/audit
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 NODEMAILER := bench/senders/nodemailer
 BENCHES := static mail signup
 
-.PHONY: install install-dev install-bench run test soak bench check lint lock clean
+.PHONY: install install-dev install-bench install-audit run test soak audit bench check lint lock clean
 .DEFAULT_GOAL := run
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
 install-bench: $(VENV)/.installed-bench $(NODEMAILER)/node_modules/.package-lock.json
+install-audit: $(AUDIT)/node_modules/.installed
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -40,6 +42,13 @@ $(NODEMAILER)/node_modules/.package-lock.json: $(NODEMAILER)/package-lock.json
 	@command -v npm >/dev/null || { echo "Without Nodemailer: it needs npm."; exit 0; }; \
 	  npm ci --prefix $(NODEMAILER) --ignore-scripts --no-audit --no-fund --silent
 
+$(AUDIT)/node_modules/.installed: $(AUDIT)/package.json $(AUDIT)/package-lock.json
+	@command -v npm >/dev/null || { \
+	  echo "The audit needs node 18.20 or newer, with npm. On Debian and Ubuntu: apt install nodejs npm" >&2; exit 1; }
+	@echo "Installing what the audit checks with (once) ..."
+	@npm ci --silent --prefix $(AUDIT)
+	@touch $@
+
 run: install
 	@$(BIN)/python -m server serve
 
@@ -47,12 +56,19 @@ check: install
 	@$(BIN)/python -m server check
 
 # Files side by side, as many as there are cores; ARGS="-n0 tests/web" runs some one by one.
-test: install-dev
+# The short form of the audit is part of it where npm is, and is skipped elsewhere.
+test: install-dev $(if $(shell command -v npm),install-audit)
 	@$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile $(ARGS)
 
 # The long form of what is tested by chance: about half an hour.
 soak: install-dev
 	@$(BIN)/python -m pytest --soak -m soak -n0 --timeout=7200 $(ARGS)
+
+# Every page of both sites, by every checker: ten minutes, on a machine that does nothing else. ARGS="-k privacy": some.
+audit: install-dev install-audit
+	@for each in "node nodejs" "java default-jre-headless" "chromium chromium"; do set -- $$each; \
+	  command -v $$1 >/dev/null || { echo "The audit needs $$1. On Debian and Ubuntu: apt install $$2" >&2; exit 1; }; done
+	@CI=true AUDIT=full $(BIN)/python -m pytest -q -n0 $(AUDIT) $(ARGS)
 
 # nginx, Caddy, wrk, smtp-sink and node are programs of the system: bench/README.md says how to get them.
 # make bench BENCHES=mail ARGS=--quick
@@ -73,4 +89,4 @@ lock:
 	$(LOCK) --group bench --output-file requirements-bench.lock
 
 clean:
-	rm -rf $(VENV) $(NODEMAILER)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(NODEMAILER)/node_modules $(AUDIT)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

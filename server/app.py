@@ -121,7 +121,7 @@ def load_sites(
         sender = _fallback_sender(settings, one)
         try:
             receptions[one.slug] = signup.reception(one, base_url=settings.base_url, mail_from=sender)
-            sources.append(hosting.read(one.slug, one.public, one.hosts, one.spa))
+            sources.append(hosting.read(one.slug, one.public, one.hosts, one.spa, shared=one.parts))
         except (SiteError, SnapshotError) as error:
             problems += error.problems
     version = _version(found.values(), sources) if reloads else ""
@@ -183,7 +183,8 @@ def _version(found: Iterable[Site], sources: Iterable[Source]) -> str:
     """Of the files that all was made from."""
     read = [file for source in sources for file in source.files.values()]
     for one in found:
-        read += [one.folder / "site.toml", one.public / "_redirects", one.public / "_headers", *one.emails.glob("*")]
+        read += [one.folder / "site.toml", one.public / "_redirects", one.public / "_headers"]
+        read += [*one.parts.rglob("*"), *one.emails.glob("*")]
     return live.version(read)
 
 

@@ -167,6 +167,10 @@ class Site(_Section):
         return self.folder / "public"
 
     @property
+    def parts(self) -> Path:
+        return self.folder / "parts"
+
+    @property
     def emails(self) -> Path:
         return self.folder / "emails"
 

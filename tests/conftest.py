@@ -1,11 +1,13 @@
 """Fixtures that every part shares: sites in a temporary folder, settings, a running app, and patience."""
 
 import asyncio
+import json
 import os
+import shutil
 import socket
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,15 @@ def add_site(sites: Path, slug: str, toml: str, files: dict[str, str] | None = N
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
     return folder
+
+
+def with_domains(sites: Path, domains: Mapping[str, Iterable[str]]) -> Path:
+    """A copy of the repository's sites as `sites`, each with domains of its own."""
+    shutil.copytree(REPOSITORY / "sites", sites)
+    for slug, names in domains.items():
+        toml = sites / slug / "site.toml"
+        toml.write_text(f"hosts = {json.dumps(list(names))}\n{toml.read_text('utf-8')}", "utf-8")
+    return sites
 
 
 @pytest.fixture

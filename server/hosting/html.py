@@ -1,11 +1,11 @@
-"""Two changes to a page's text: links that hold at any depth, and an element put in at its end.
+"""Changes to a page's text: links that hold elsewhere, an element put in at its end; and what a page includes.
 
 Every byte that is not changed stays as it was: html.parser says where tags are, and nothing is written anew from what
 it read. Knows no files and no sites.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from html import escape, unescape
@@ -13,6 +13,8 @@ from html.entities import html5
 from html.parser import HTMLParser
 from itertools import accumulate
 from urllib.parse import urljoin
+
+from server.hosting.paths import address, canonical
 
 _URL = frozenset({"href", "src", "action", "formaction", "poster", "xlink:href"})
 _CANDIDATES = frozenset({"srcset", "imagesrcset"})
@@ -32,6 +34,7 @@ _REFERENCE = re.compile(
 _CANDIDATE = re.compile(r"[ \t\n\f\r,]*(?P<url>[^ \t\n\f\r,][^ \t\n\f\r]*)(?P<rest>[^,(]*(?:\([^)]*\)?[^,(]*)*)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _PATH = re.compile(r"[^?#]*")
+_INCLUDE = re.compile(r'#include file="([^"]*)" ')
 # What a URL begins and ends with in vain (WHATWG URL section 4.4).
 _EDGE = "".join(map(chr, range(33)))
 
@@ -45,6 +48,45 @@ class _Tag:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Include:
+    """`<!--#include file="name" -->` in a page: where it stands."""
+
+    start: int
+    end: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Edit:
+    """What replaces a piece of a page, or of a tag, from `start` to `end`."""
+
+    start: int
+    end: int
+    text: str
+
+
+def includes(page: str) -> list[Include]:
+    """Where other texts are to be put in. What is written otherwise is a comment like every other."""
+    return _read(page).includes
+
+
+def placed(part: str, path: str) -> str:
+    """`part`, whose relative URLs count from the site's root, as it has to read in the page of the file at `path`.
+
+    `path` is canonical. Relative URLs stay relative, so that they hold wherever the site is mounted. Links to that
+    page itself are marked as such (WAI-ARIA `aria-current`). Left alone: what `rooted` leaves alone.
+    """
+    folder = path.rpartition("/")[0] + "/"
+
+    def edits(tag: _Tag) -> Iterator[_Edit]:
+        if tag.name == "a" and _leads_to(tag, address(path)):
+            yield _Edit(2, 2, ' aria-current="page"')
+        yield from _relinked(tag, lambda url: _relative(url, folder))
+
+    return _edited(part, _read(part).starts, edits)
+
+
 def rooted(page: str, base: str) -> str:
     """`page` with its relative URLs as absolute paths from `base` ("/", "/bikes/"): it is answered at any depth.
 
@@ -56,12 +98,7 @@ def rooted(page: str, base: str) -> str:
     tags = _read(page).starts
     if any(tag.name == "base" and "href" in (name for name, _, _ in _attributes(tag.text)) for tag in tags):
         return page
-    parts, done = [], 0
-    for tag in tags:
-        for start, end, text in _changes(tag, base):
-            parts += [page[done : tag.at + start], text]
-            done = tag.at + end
-    return "".join([*parts, page[done:]])
+    return _edited(page, tags, lambda tag: _relinked(tag, lambda url: _absolute(url, base)))
 
 
 def injected(page: str, element: str) -> str:
@@ -71,12 +108,14 @@ def injected(page: str, element: str) -> str:
 
 
 class _Reader(HTMLParser):
-    """Notes where start tags and the last `</body>` are."""
+    """Notes where start tags, includes and the last `</body>` are."""
 
     def __init__(self, page: str) -> None:
         super().__init__(convert_charrefs=True)  # else a stray "&#" ends the reading
         self.starts: list[_Tag] = []
+        self.includes: list[Include] = []
         self.body_end: int | None = None
+        self._page = page
         self._lines = [0, *accumulate(len(line) + 1 for line in page.split("\n"))]
         self._foreign = 0
 
@@ -100,6 +139,11 @@ class _Reader(HTMLParser):
         elif tag == "body":
             self.body_end = self._at()
 
+    def handle_comment(self, data: str) -> None:
+        at, text = self._at(), f"<!--{data}-->"  # "<!x>" is a comment too, and not this one
+        if (found := _INCLUDE.fullmatch(data)) and self._page.startswith(text, at):
+            self.includes.append(Include(at, at + len(text), found[1]))
+
     def _note(self, tag: str) -> None:
         self.starts.append(_Tag(tag, self._at(), self.get_starttag_text() or ""))
 
@@ -117,21 +161,36 @@ def _read(page: str) -> _Reader:
     return reader
 
 
-def _changes(tag: _Tag, base: str) -> Iterator[tuple[int, int, str]]:
-    """Start, end and new text of each attribute's value that changes, counted from the tag's start."""
+def _edited(page: str, tags: Iterable[_Tag], edits: Callable[[_Tag], Iterable[_Edit]]) -> str:
+    """The page with the edits of each tag, which count from the tag's start and come in order."""
+    parts, done = [], 0
+    for tag in tags:
+        for edit in edits(tag):
+            parts += [page[done : tag.at + edit.start], edit.text]
+            done = tag.at + edit.end
+    return "".join([*parts, page[done:]])
+
+
+def _relinked(tag: _Tag, link: Callable[[str], str]) -> Iterator[_Edit]:
+    """The edits for each URL that `link` changes."""
     for name, start, value in _attributes(tag.text):
-        change = _change(tag.name, name)
-        quoted = value[:1] in ("'", '"')
-        old = _decoded(value[1:-1] if quoted else value)
-        if change is not None and (new := change(old, base)) != old:
-            mark = value[0] if quoted else '"'
-            yield start, start + len(value), mark + escape(new) + mark
+        old = _plain(value)
+        if name in _URL or (tag.name, name) == ("object", "data"):
+            new = link(old)
+        else:
+            new = _candidates(old, link) if name in _CANDIDATES else old
+        if new != old:
+            mark = value[0] if value[0] in "'\"" else '"'
+            yield _Edit(start, start + len(value), mark + escape(new) + mark)
 
 
-def _change(tag: str, attribute: str) -> Callable[[str, str], str] | None:
-    if attribute in _URL or (tag, attribute) == ("object", "data"):
-        return _absolute
-    return _absolute_candidates if attribute in _CANDIDATES else None
+def _leads_to(tag: _Tag, own: str) -> bool:
+    """Does a link of a part lead to the page with the address `own`, and is not marked already?"""
+    values = {name: _plain(value) for name, _, value in _attributes(tag.text)}
+    href = values.get("href", "")
+    target = _absolute(href, "/")
+    relative = target != href
+    return relative and "aria-current" not in values and address(canonical(target) or "") == own
 
 
 def _attributes(tag: str) -> Iterator[tuple[str, int, str]]:
@@ -161,13 +220,29 @@ def _absolute(url: str, base: str) -> str:
     return urljoin(root + base, steps).removeprefix(root) + plain[cut:]
 
 
-def _absolute_candidates(text: str, base: str) -> str:
-    """The same for each candidate of a `srcset` (WHATWG HTML section 4.8.4.2.1); a comma within a URL is its own."""
+def _relative(url: str, folder: str) -> str:
+    """`url`, relative to "/", as a reference from `folder` that is relative too; else as it is."""
+    absolute = _absolute(url, "/")
+    if absolute == url:
+        return url
+    path = re.split("[?#]", absolute)[0]
+    here, there = folder.split("/")[1:-1], path.split("/")[1:]
+    same = 0
+    while same < min(len(here), len(there) - 1) and here[same] == there[same]:
+        same += 1
+    steps = "../" * (len(here) - same) + "/".join(there[same:])
+    # Nothing, and what looks like "scheme:", would be read as something else.
+    plain = steps and ":" not in steps.split("/")[0]
+    return ("" if plain else "./") + steps + absolute[len(path) :]
+
+
+def _candidates(text: str, link: Callable[[str], str]) -> str:
+    """`link` for each candidate of a `srcset` (WHATWG HTML section 4.8.4.2.1); a comma within a URL is its own."""
     parts, done = [], 0
     while found := _CANDIDATE.match(text, done):
         url = found["url"].rstrip(",")
         alone = url != found["url"]
-        parts += [text[done : found.start("url")], _absolute(url, base)]
+        parts += [text[done : found.start("url")], link(url)]
         done = found.start("url") + len(url)
         end = found.end("url") if alone else found.end()
         parts.append(text[done:end])
@@ -175,9 +250,12 @@ def _absolute_candidates(text: str, base: str) -> str:
     return "".join([*parts, text[done:]])
 
 
-def _decoded(value: str) -> str:
-    """An attribute's value without character references. `?a=1&copy=2` has none (WHATWG HTML section 13.2.5.73)."""
-    return _REFERENCE.sub(_character, value)
+def _plain(value: str) -> str:
+    """An attribute's value without quotes and character references.
+
+    `?a=1&copy=2` has none of those (WHATWG HTML section 13.2.5.73).
+    """
+    return _REFERENCE.sub(_character, value[1:-1] if value[:1] in ("'", '"') else value)
 
 
 def _character(reference: re.Match[str]) -> str:

@@ -61,6 +61,11 @@ def compressible(media_type: str) -> bool:
     return textual(essence) or essence in _COMPRESSIBLE or essence in _table().compressible
 
 
+def is_html(media_type: str) -> bool:
+    """Whether it is HTML."""
+    return media_type.startswith("text/html")
+
+
 def is_document(media_type: str) -> bool:
     """Whether a browser shows it as a page that could run scripts: HTML and XML.
 

@@ -121,7 +121,10 @@ def publish(
     itself, `public` those of them that it answers on the hosts of sites too. Raises SnapshotError with every problem.
     """
     sources = tuple(sources)
-    contents = shelf.take({file: _helps(source, name) for source in sources for name, file in source.files.items()})
+    contents = shelf.take(
+        {file: _helps(source, name) for source in sources for name, file in source.files.items()},
+        {file: content for source in sources for file, content in source.composed.items()},
+    )
     press = Press(defaults)
     problems: list[str] = []
     default: dict[str, Snapshot] = {}
@@ -130,7 +133,7 @@ def publish(
         try:
             pages = press.pages(source, contents)
             problems += _hidden(source, pages, reserved)
-            source = replace(source, files={})  # they are not needed again, and many
+            source = replace(source, files={}, composed={})  # they are not needed again, and many
             default[source.name] = Mount(press, source, pages, f"/{source.name}/").snapshot()
             if source.hosts:
                 root = _origin({"": Mount(press, source, pages, "/").snapshot()} | _shared(default, public), public)

@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 from server.hosting import html, media_types, rules
 from server.hosting.files import SnapshotError
-from server.hosting.paths import canonical
+from server.hosting.paths import address, canonical
 from server.hosting.resource import Headers, Representation, Resource, lines
-from server.hosting.shelf import Content, Encoded, digest, read
+from server.hosting.shelf import Content, Encoded, encoded, read
 from server.hosting.source import Source
 
 REVALIDATED = "no-cache"
@@ -40,15 +40,7 @@ class Page:
 
     @property
     def is_html(self) -> bool:
-        return _is_html(self.fields["content-type"])
-
-
-def address(path: str) -> str:
-    """Where a file is found: `/a/` for `/a/index.html`, `/a` for `/a.html`, the rest by its name."""
-    folder, _, last = path.rpartition("/")
-    if last == "index.html":
-        return folder + "/"
-    return path.removesuffix(".html") if last != ".html" else path
+        return media_types.is_html(self.fields["content-type"])
 
 
 @dataclass
@@ -87,8 +79,7 @@ class Press:
 
     def made(self, path: str, body: str, fields: Mapping[str, str]) -> Page:
         """A page that is no file: not compressed, not dated. `fields` as `fields` gives them."""
-        data = body.encode("utf-8", "surrogateescape")
-        identity = _representation(Encoded(b"identity", digest(data), len(data), data), "")
+        identity = _representation(encoded(body.encode("utf-8", "surrogateescape")), "")
         shared, headers = self._shared(fields)
         return Page(path, shared, Resource(headers, None, identity, (), ()))
 
@@ -107,7 +98,7 @@ class Press:
         fields = rules.apply(source.headers, address(path), fields)
         fields.setdefault("content-type", media_type)
         varies = ["accept-encoding"] if media_types.compressible(media_type) else []
-        if source.spa and _is_html(media_type):
+        if source.spa and media_types.is_html(media_type):
             varies += ["accept", "sec-fetch-mode"]  # whether a missing page is this one depends on who asks
         if varies:
             fields["vary"] = ", ".join([*varies, *filter(None, [fields.get("vary")])])
@@ -154,12 +145,8 @@ def _representation(encoded: Encoded, date: str) -> Representation:
     )
 
 
-def _is_html(media_type: str) -> bool:
-    return media_type.startswith("text/html")
-
-
 def _caching(path: str, media_type: str) -> str:
-    if _is_html(media_type):
+    if media_types.is_html(media_type):
         return REVALIDATED
     return FOR_EVER if has_content_hash(path.rpartition("/")[2]) else ONE_HOUR
 

@@ -45,6 +45,14 @@ def respelled(text: str) -> str | None:
     return quote(plain, safe="/" + PCHAR)
 
 
+def address(path: str) -> str:
+    """Where the file at `path` is found: `/a/` for `/a/index.html`, `/a` for `/a.html`, the rest by its name."""
+    folder, _, last = path.rpartition("/")
+    if last == "index.html":
+        return folder + "/"
+    return path.removesuffix(".html") if last != ".html" else path
+
+
 @dataclass(frozen=True, slots=True)
 class _Segment:
     """What stands between two slashes: text, or a name for whatever stands there."""

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 from server.hosting.files import SnapshotError
@@ -35,6 +36,14 @@ class Content:
     variants: tuple[Encoded, ...] = ()
 
 
+_NONE: Mapping[Path, Content] = MappingProxyType({})
+
+
+def encoded(body: bytes) -> Encoded:
+    """A content as it is."""
+    return Encoded(b"identity", digest(body), len(body), body)
+
+
 def digest(body: bytes) -> str:
     """What names a content: 12 bytes, strong enough for an ETag and short."""
     return _digest(body).hexdigest()
@@ -59,11 +68,15 @@ class Shelf:
     before: Mapping[str, Encoded] = field(default_factory=dict)
     contents: dict[str, Encoded] = field(default_factory=dict)
 
-    def take(self, files: Mapping[Path, bool]) -> dict[Path, Content]:
-        """Reads every file; the flag says whether compressing can help. Raises SnapshotError with all that fail."""
-        contents: dict[Path, Content] = {}
+    def take(self, files: Mapping[Path, bool], composed: Mapping[Path, Content] = _NONE) -> dict[Path, Content]:
+        """Reads every file; the flag says whether compressing can help. Raises SnapshotError with all that fail.
+
+        Files that are among `composed` are not read: what is there lies nowhere on the disk, so it is held, budget or
+        not.
+        """
+        contents = {path: self._kept(content.identity, content.modified) for path, content in composed.items()}
         problems: list[str] = []
-        for _, path in _by_size(files, problems):
+        for _, path in _by_size([path for path in files if path not in composed], problems):
             try:
                 contents[path] = self._read(path)
             except OSError as error:
@@ -76,25 +89,25 @@ class Shelf:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             room = self.held + status.st_size <= self.budget
-            found = self._whole(file) if room else _left(file, path, status)
+            found = encoded(file.read()) if room else _left(file, path, status)
+        return self._kept(found, status.st_mtime)
+
+    def _kept(self, found: Encoded, modified: float) -> Content:
         if found.digest not in self.contents:
             self.contents[found.digest] = self._once(found)
             self.held += found.size if isinstance(found.body, bytes) else 0
-        return Content(self.contents[found.digest], status.st_mtime)
+        return Content(self.contents[found.digest], modified)
 
     def _once(self, found: Encoded) -> Encoded:
         before = self.before.get(found.digest)
         both = before is not None and isinstance(before.body, bytes) and isinstance(found.body, bytes)
         return before if before is not None and both else found
 
-    def _whole(self, file: BinaryIO) -> Encoded:
-        body = file.read()
-        return Encoded(b"identity", digest(body), len(body), body)
-
     def _with_variants(self, files: Mapping[Path, bool], contents: dict[Path, Content]) -> dict[Path, Content]:
         if self.cache is None:
             return contents
-        wanted = {contents[path].identity.digest: path for path, helps in files.items() if helps}
+        bodies = {path: content.identity for path, content in contents.items() if files[path]}
+        wanted = {one.digest: path if isinstance(one.body, Part) else one.body for path, one in bodies.items()}
         made = self.cache.variants(wanted, self.progress)
         loaded = {digest: self._variants(made[digest]) for digest in wanted}
         return {

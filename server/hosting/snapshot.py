@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from server.hosting import html, media_types
 from server.hosting.files import SnapshotError
-from server.hosting.pages import ONE_HOUR, REVALIDATED, Page, Press, address, text
-from server.hosting.paths import canonical
+from server.hosting.pages import ONE_HOUR, REVALIDATED, Page, Press, text
+from server.hosting.paths import address, canonical
 from server.hosting.resource import Entry, ErrorPage, Fields, Moved
 from server.hosting.rules import Redirect
 from server.hosting.source import Source

@@ -99,15 +99,16 @@ class Cache:
         self._folder = folder
         self._cancelled = False
 
-    def variants(self, files: Mapping[str, Path], progress: Progress) -> dict[str, tuple[Variant, ...]]:
+    def variants(self, files: Mapping[str, Path | bytes], progress: Progress) -> dict[str, tuple[Variant, ...]]:
         """The variants of each content that are worth it, smallest first.
 
-        `files` has a file for each content's hash (BLAKE2b, 12 bytes, hex). What the folder lacks is compressed now.
+        `files` has each content, or a file of it, by its hash (BLAKE2b, 12 bytes, hex). What the folder lacks is
+        compressed now.
         A file that is gone, or whose content is another by now, has none, and nothing of it is stored.
         """
         self.fault = None
         found: dict[str, tuple[Variant, ...]] = {}
-        missing: dict[str, Path] = {}
+        missing: dict[str, Path | bytes] = {}
         for digest, file in files.items():
             entry = self._look_up(digest)
             if entry is None:
@@ -168,7 +169,9 @@ class Cache:
     def _fail(self, error: OSError) -> None:
         self.fault = f"{self._folder}: {error.strerror or error}"
 
-    def _make(self, order: list[str], files: Mapping[str, Path], progress: Progress) -> dict[str, tuple[Variant, ...]]:
+    def _make(
+        self, order: list[str], files: Mapping[str, Path | bytes], progress: Progress
+    ) -> dict[str, tuple[Variant, ...]]:
         finished: queue.SimpleQueue[Future[_Answer]] = queue.SimpleQueue()
         pool = ThreadPoolExecutor(_threads(), thread_name_prefix="variants")
         try:
@@ -199,7 +202,7 @@ class Cache:
             report(len(made))
         return made
 
-    def _compressed(self, digest: str, file: Path) -> _Answer:
+    def _compressed(self, digest: str, file: Path | bytes) -> _Answer:
         """What a thread does for one file. Raises OSError when the result cannot be stored."""
         entry = self._look_up(digest)  # again: another process may have been here since
         if entry is not None:
@@ -279,8 +282,10 @@ def _remove(file: Path) -> bool:
     return True
 
 
-def _content(file: Path, digest: str) -> bytes | None:
+def _content(file: Path | bytes, digest: str) -> bytes | None:
     """The bytes of `file`, if they are still those of `digest`."""
+    if isinstance(file, bytes):
+        return file
     try:
         with file.open("rb") as opened:
             content = opened.read(TOO_LARGE + 1)
@@ -289,7 +294,7 @@ def _content(file: Path, digest: str) -> bytes | None:
     return content if len(content) <= TOO_LARGE and _hash(content) == digest else None
 
 
-def _largest_first(files: Mapping[str, Path]) -> list[str]:
+def _largest_first(files: Mapping[str, Path | bytes]) -> list[str]:
     """The contents to compress, so that no large file is the last one that all threads but one wait for.
 
     By powers of two, at random within each: two processes that start on an empty folder then meet other files, and
@@ -298,7 +303,7 @@ def _largest_first(files: Mapping[str, Path]) -> list[str]:
     keys: dict[str, tuple[int, float]] = {}
     for digest, file in files.items():
         try:
-            size = file.stat().st_size
+            size = len(file) if isinstance(file, bytes) else file.stat().st_size
         except OSError:
             continue
         if size <= TOO_LARGE:

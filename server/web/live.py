@@ -26,7 +26,7 @@ SCRIPT = "reload.js"
 # How often a page asks again for a server that is being restarted.
 _RETRY_MS = 1000
 # What is read of a site, by its first name below the site's folder.
-_PARTS = frozenset({"site.toml", "public", "emails"})
+_PARTS = frozenset({"site.toml", "public", "parts", "emails"})
 
 
 class Live:

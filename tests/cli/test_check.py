@@ -65,6 +65,13 @@ def test_every_problem_is_a_line_on_stderr(run: Run, sites: Path) -> None:
     ]
 
 
+def test_part_that_is_missing(run: Run, sites: Path) -> None:
+    page = sites / "bikes" / "public" / "index.html"
+    page.write_text('<!--#include file="header.html" -->')
+    result = run("check")
+    assert (result.exit_code, f"{page}: includes 'header.html'" in result.stderr) == (1, True)
+
+
 def test_sites_folder_missing(run: Run, tmp_path: Path) -> None:
     result = run("check", SITES_DIR=str(tmp_path / "none"))
     assert (result.exit_code, str(tmp_path / "none") in result.stderr) == (1, True)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import default
@@ -16,9 +17,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from tests.conftest import REPOSITORY, skip_or_fail
+from tests.conftest import REPOSITORY, skip_or_fail, with_domains
+
+SLUGS = ["interior_design", "pet_care"]
 
 
 def free_port() -> int:
@@ -119,6 +122,18 @@ def server(environ: dict[str, str], tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
+def real_sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with the repository's sites, each at a domain of its own too. Many tests share it: each writes as
+    somebody else."""
+    root = tmp_path_factory.mktemp("real")
+    sites = with_domains(root / "sites", {slug: [f"{slug.replace('_', '-')}.localhost"] for slug in SLUGS})
+    server = Server({"DOORBELL_SITES_DIR": str(sites), "DOORBELL_DATA_DIR": str(root / "var")}, root / "server.log")
+    server.start()
+    yield server
+    assert server.end() == 0
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium, headless."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -130,3 +145,33 @@ def browser() -> Iterator[Browser]:
         )
         yield browser
         browser.close()
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Opens pages in a browser, and closes them all in the end: what moves in them would go on moving."""
+
+    browser: Browser
+    contexts: list[BrowserContext] = field(default_factory=list)
+
+    def page(self, javascript: bool = True, width: int = 1280) -> tuple[Page, list[str]]:
+        """A new page, and what goes wrong in it."""
+        context = self.browser.new_context(
+            java_script_enabled=javascript, viewport={"width": width, "height": 800}, reduced_motion="reduce"
+        )
+        self.contexts.append(context)
+        page = context.new_page()
+        wrong: list[str] = []
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on("requestfailed", lambda request: wrong.append(request.url))
+        return page, wrong
+
+
+@pytest.fixture
+def desk(browser: Browser) -> Iterator[Desk]:
+    """Pages for one test."""
+    desk = Desk(browser)
+    yield desk
+    for context in desk.contexts:
+        context.close()

@@ -111,6 +111,26 @@ def test_edit_is_served_and_told(reloading: Server, sites: Path) -> None:
     assert "Traceback" not in reloading.log
 
 
+def test_edit_of_a_part_is_served_and_told(reloading: Server, sites: Path) -> None:
+    part = sites / "bikes" / "parts" / "header.html"
+    part.parent.mkdir()
+    part.write_text("<p>first</p>")
+    (sites / "bikes" / "public" / "index.html").write_text('<!doctype html><!--#include file="header.html" -->')
+    reloading.start()
+    page = Listener(reloading)
+
+    part.write_text("<p>second</p>")
+    wait_until(lambda: len(page.states) == 2)
+    assert page.states[0]["version"] != page.states[1]["version"]
+    assert "<p>second</p>" in httpx.get(f"{reloading.url}/bikes/").text
+
+    part.unlink()
+    wait_until(lambda: bool(page.states[-1]["problems"]))
+    assert "'header.html'" in page.states[-1]["problems"][0]
+    assert "<p>second</p>" in httpx.get(f"{reloading.url}/bikes/").text
+    assert reloading.end() == 0
+
+
 def test_restart_alone_is_no_new_version(reloading: Server, sites: Path) -> None:
     reloading.start()
     first = Listener(reloading).states[0]

@@ -103,7 +103,7 @@ async def test_example_of_each_type_is_accepted(client: httpx.AsyncClient, docum
     json_answer = await client.post("/signup", json=content["application/json"]["example"])
     assert (json_answer.status_code, json_answer.json()) == (202, example(document, 202))
     form_answer = await client.post("/signup", data=content[FORM]["example"])
-    assert (form_answer.status_code, form_answer.headers["location"]) == (303, "/thanks/pet_care")
+    assert (form_answer.status_code, form_answer.headers["location"]) == (303, "/pet_care/thank-you/")
     files = {name: (None, value) for name, value in content["multipart/form-data"]["example"].items()}
     assert (await client.post("/signup", files=files)).status_code == 303
 

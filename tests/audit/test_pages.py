@@ -1,0 +1,73 @@
+"""Every page in Chromium: silent, by itself, still, easy to hit, complete without JavaScript; and what axe finds."""
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.audit import axe, contrast
+from tests.audit.conftest import FULL, Board, Host, none
+from tests.audit.pages import Page, pages
+from tests.audit.visit import Scheme, visiting
+
+pytestmark = [pytest.mark.e2e, pytest.mark.browser]
+
+ALL = pytest.mark.parametrize("page", pages(), ids=str)
+HOMES = pytest.mark.parametrize("page", [page for page in pages() if not page.path], ids=str)
+
+# What a first visit to a site's front door may cost.
+BYTES, REQUESTS = 60 * 1024, 8
+
+_SCHEMES: tuple[Scheme, Scheme] = ("light", "dark")
+
+# But for links to another state of the same page, which only a script can restore.
+_SHOWN = """
+() => [...document.querySelectorAll("h1, h2, h3, :is(header, main, footer) a[href]:not([href^='?']), label, legend")]
+  .filter((element) => element.checkVisibility({ visibilityProperty: true, opacityProperty: true }))
+  .map((element) => element.textContent.replace(/\\s+/g, " ").trim())
+"""
+
+
+@ALL
+@pytest.mark.parametrize("own", [False, True], ids=["path", "domain"])
+def test_page_is_silent_and_still(host: Host, browser: Browser, board: Board, page: Page, own: bool) -> None:
+    with visiting(browser, host.own(page) if own else host.below(page), width=1440 if own else 360) as visit:
+        visit.read_on()
+        none([*visit.said, *visit.failed, *visit.elsewhere])
+        assert visit.layout_shift() == 0
+        none(visit.small_targets())
+        assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "wider than the screen"
+        board.note(page, KiB=f"{visit.size / 1024:.1f}", requests=str(visit.requests))
+
+
+@HOMES
+def test_first_load_is_light(host: Host, browser: Browser, page: Page) -> None:
+    with visiting(browser, host.below(page)) as visit:
+        visit.read_on()
+        assert visit.size <= BYTES
+        assert visit.requests <= REQUESTS
+
+
+@ALL
+def test_axe_finds_nothing(host: Host, browser: Browser, board: Board, page: Page) -> None:
+    wrong: list[str] = []
+    with visiting(browser, host.below(page), still=True) as visit:
+        axe.load(visit.page)
+        for width in (360, 1440):
+            visit.page.set_viewport_size({"width": width, "height": 800})
+            for scheme in _SCHEMES:
+                visit.page.emulate_media(color_scheme=scheme)
+                found, unsure = axe.findings(visit.page)
+                if FULL:  # a picture of each page takes its time
+                    found += contrast.pale(visit.page, unsure)
+                wrong += [f"{width} px, {scheme}: {line}" for line in found]
+    board.note(page, axe=str(len(wrong)))
+    none(wrong)
+
+
+@ALL
+def test_page_is_complete_without_javascript(host: Host, browser: Browser, page: Page) -> None:
+    with visiting(browser, host.below(page), still=True) as visit:
+        with_script = visit.page.evaluate(_SHOWN)
+    with visiting(browser, host.below(page), still=True, javascript=False) as visit:
+        without = visit.page.evaluate(_SHOWN)
+        none([*visit.said, *visit.failed])
+    none(text for text in with_script if text not in without)
