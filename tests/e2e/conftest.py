@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
 
 from tests.conftest import REPOSITORY, skip_or_fail, with_domains
 
@@ -164,7 +164,12 @@ class Desk:
         wrong: list[str] = []
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        page.on("requestfailed", lambda request: wrong.append(request.url))
+
+        def failed(request: Request) -> None:
+            if request.failure != "net::ERR_ABORTED":  # that is a page which was left before it had all
+                wrong.append(f"{request.url}: {request.failure}")
+
+        page.on("requestfailed", failed)
         return page, wrong
 
 
