@@ -55,10 +55,17 @@ run: install
 check: install
 	@$(BIN)/python -m server check
 
-# Files side by side, as many as there are cores; ARGS="-n0 tests/web" runs some one by one.
-# The short form of the audit is part of it where npm is, and is skipped elsewhere.
+# Files side by side; more than there are cores, for many tests wait. Lighthouse measures, so it comes last and alone.
+# ARGS="-n0 tests/web" runs some, one by one. The short form of the audit is part of it where npm is, and is skipped elsewhere.
+SIDE_BY_SIDE := --numprocesses=4 --dist=loadfile
+MEASURES := tests/audit/test_lighthouse.py
 test: install-dev $(if $(shell command -v npm),install-audit)
-	@$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile $(ARGS)
+ifdef ARGS
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
+else
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore=$(MEASURES)
+	@$(BIN)/python -m pytest $(MEASURES)
+endif
 
 # The long form of what is tested by chance: about half an hour.
 soak: install-dev

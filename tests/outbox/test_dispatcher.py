@@ -330,7 +330,7 @@ async def test_lease_of_a_process_that_died_is_taken_over(database: Database, sm
 
 
 async def test_slow_mail_keeps_its_lease(database: Database, smtpd: Smtpd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LEASE_SECONDS", 2.0)
+    monkeypatch.setattr(module, "LEASE_SECONDS", 6.0)
     go_on = asyncio.Event()
 
     async def slow(session: Session) -> None:
@@ -341,7 +341,7 @@ async def test_slow_mail_keeps_its_lease(database: Database, smtpd: Smtpd, monke
     async with office(database, smtpd, timeout=60) as one, office(database, smtpd):
         await one.post("a@x.example")
         await eventually(lambda: smtpd.commands["RCPT"] == 1)
-        await asyncio.sleep(5)  # longer than a lease
+        await asyncio.sleep(8)  # longer than a lease
         go_on.set()
         await eventually(lambda: one.all_are("sent"))
     assert smtpd.commands["RCPT"] == 1 and len(smtpd.mails) == 1
