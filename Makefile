@@ -55,9 +55,10 @@ run: install
 check: install
 	@$(BIN)/python -m server check
 
-# Files side by side; more than there are cores, for many tests wait. Lighthouse measures, so it comes last and alone.
-# ARGS="-n0 tests/web" runs some, one by one. The short form of the audit is part of it where npm is, and is skipped elsewhere.
-SIDE_BY_SIDE := --numprocesses=4 --dist=loadfile
+# Files side by side, in their order: by number of tests the slow ones would come last. More than there are cores, for
+# many wait. Lighthouse measures, so it runs alone. ARGS="-n0 tests/web" runs some, one by one. The short form of the
+# audit is part of it where npm is, and is skipped elsewhere.
+SIDE_BY_SIDE := --numprocesses=4 --dist=loadfile --no-loadscope-reorder
 MEASURES := tests/audit/test_lighthouse.py
 test: install-dev $(if $(shell command -v npm),install-audit)
 ifdef ARGS
