@@ -727,7 +727,8 @@ async def test_asking_without_reading_takes_no_memory(server: Server, request_: 
         if body != b"/app/x":  # those are small enough to be all in the kernel's buffers
             assert lane.flow.read_paused
         assert lane.transport.get_write_buffer_size() < len(body) + 2**20
-        assert len(lane.pipeline) + len(server.uvicorn.server_state.tasks) < 250
+        # A busy machine may just be in the middle of what it has taken in.
+        await eventually(lambda: len(lane.pipeline) + len(server.uvicorn.server_state.tasks) < 250)
         assert len(lane._held) < 2**20
         transport.resume_reading()
         for _ in range(count):

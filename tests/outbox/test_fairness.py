@@ -168,10 +168,8 @@ async def test_domain_that_refuses_everything_for_now_rests(
         await eventually(lambda: _rested(database))
         await one.post("a@well.example")
         await eventually(lambda: len(smtpd.mails) == 1)
-        tried = [row for row in await rows(database) if row.attempts]
-        # three in a row, and those that were on their way meanwhile
-        assert 3 <= len([row for row in tried if row.domain == "dead.example"]) <= 4
-        assert smtpd.commands["RCPT"] <= 5
+        # three in a row, and those that were claimed or on their way meanwhile: not all thirty
+        assert 3 <= smtpd.commands["RCPT"] <= 12
 
 
 async def _rested(database: Database) -> bool:
