@@ -39,7 +39,7 @@ def test_page_is_silent(host: Host, browser: Browser, board: Board, page: Page, 
 
 @ALL
 def test_nothing_moves(host: Host, browser: Browser, page: Page) -> None:
-    """On a machine that is busy with other tests a page has three tries."""
+    """A machine that is busy with other tests may upset one visit of three."""
     shifts = []
     for width in (360, 1440, 360):
         with visiting(browser, host.below(page), width=width) as visit:
