@@ -23,6 +23,8 @@ from bench.wire import WrongAnswer
 from tests.conftest import eventually
 from tests.smtpd import Smtpd, reply
 
+pytest.importorskip("fastapi_mail", reason="for those who bench: make install-bench")
+
 COUNT = 12
 
 

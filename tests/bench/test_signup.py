@@ -20,6 +20,8 @@ from bench.process import cores
 from bench.wire import WrongAnswer, fetch
 from tests.bench.test_mail import needs_two_cores, on_disk
 
+pytest.importorskip("fastapi_mail", reason="for those who bench: make install-bench")
+
 _OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
