@@ -28,24 +28,23 @@ _SHOWN = """
 
 @ALL
 @pytest.mark.parametrize("own", [False, True], ids=["path", "domain"])
-def test_page_is_silent(host: Host, browser: Browser, board: Board, page: Page, own: bool) -> None:
+def test_page_is_silent_and_still(host: Host, browser: Browser, board: Board, page: Page, own: bool) -> None:
+    if own and page.path and not FULL:
+        pytest.skip("on its own domain each site shows its home page: the others are part of the long form")
     with visiting(browser, host.own(page) if own else host.below(page), width=1440 if own else 360) as visit:
         visit.read_on()
         none([*visit.said, *visit.failed, *visit.elsewhere])
+        shift = visit.layout_shift()
         none(visit.small_targets())
         assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "wider than the screen"
         board.note(page, KiB=f"{visit.size / 1024:.1f}", requests=str(visit.requests))
-
-
-@ALL
-def test_nothing_moves(host: Host, browser: Browser, page: Page) -> None:
-    """A machine that is busy with other tests may upset a visit: a page has three tries."""
-    shifts: list[float] = []
-    while 0 not in shifts and len(shifts) < 3:
-        with visiting(browser, host.below(page), width=360) as visit:
-            visit.read_on()
-            shifts.append(visit.layout_shift())
-    assert 0 in shifts, shifts
+    # A machine that is busy with other tests may upset a visit: a page has three tries.
+    for _ in range(2):
+        if shift:
+            with visiting(browser, host.below(page), width=360) as visit:
+                visit.read_on()
+                shift = visit.layout_shift()
+    assert shift == 0
 
 
 @HOMES

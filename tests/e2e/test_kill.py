@@ -12,12 +12,14 @@ from tests.e2e.conftest import wait_until
 from tests.e2e.relay import CONNECTIONS, Gate, Place, placed
 from tests.smtpd import Act, Session, Smtpd, accept, nothing, reply
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.soak]
 
 
 @pytest.fixture(scope="module", params=[[], ["PIPELINING"]], ids=["one by one", "pipelining"])
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """A server that each test finds running and leaves running: it is killed in each, and a start takes its time."""
+    if not request.param and not request.config.getoption("--soak"):
+        pytest.skip("one by one: part of the long form")
     smtpd = Smtpd(extensions=["SIZE 1000000", "8BITMIME", *request.param], narrow=True)
     with placed(tmp_path_factory.mktemp("kill"), smtpd, SMTP_IDLE_SECONDS="0.2") as place:
         toml = place.database.parent.parent / "sites" / "bikes" / "site.toml"
