@@ -16,12 +16,13 @@ from bench import letter
 from server import signup
 from server.db import Database
 from server.db.tables import now, outbox, signups
+from server.form import Form
 from server.mail.connection import Relay
 from server.mail.message import Content, Message, compose
 from server.mail.pool import Limits, Pool
 from server.outbox import store
 from server.outbox.dispatcher import LEASE_SECONDS, Dispatcher
-from server.signup import Form, Reception
+from server.signup import Reception
 
 DEFAULT_SIZE = Limits().size
 _CONTENT = Content(letter.SUBJECT, letter.TEXT, letter.HTML)

@@ -4,6 +4,7 @@ Owns the names, the defaults and the refusals of the `DOORBELL_…` variables. K
 """
 
 import difflib
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -89,6 +90,28 @@ def _sqlite(value: str) -> str:
     return value
 
 
+def _secrets(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    found = tuple(secret.strip() for secret in value.split(","))
+    if any(len(secret) < 16 for secret in found):
+        # Not the value: it is a secret, or nearly one.
+        raise ValueError("each must have at least 16 characters; several are separated by commas, the newest first")
+    return found
+
+
+def _networks(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    found = tuple(one.strip() for one in value.split(","))
+    for one in found:
+        try:
+            ipaddress.ip_network(one)
+        except ValueError as error:
+            raise ValueError(f"must be addresses or networks like 10.0.0.0/8, separated by commas: {error}") from None
+    return found
+
+
 def _folder(value: Path) -> Path:
     if "?" in str(value):
         raise ValueError("must not have a question mark in it: the database's URL could not hold it")
@@ -119,7 +142,13 @@ class Settings(BaseModel):
     smtp_idle_seconds: Annotated[float, Field(gt=0)] = 30
     smtp_rate: Annotated[float, Field(gt=0, le=10_000)] | None = None
     mail_from: str | None = None
+    mail_budget: Annotated[int, Field(ge=0)] = 1000
     mail_retention_days: Annotated[int, Field(ge=0)] = 30
+    unconfirmed_retention_days: Annotated[int, Field(ge=1)] = 30
+    signup_retention_days: Annotated[int, Field(ge=0)] = 0
+    secret_key: Annotated[tuple[str, ...], BeforeValidator(_secrets)] = ()
+    trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(_networks)] = ()
+    limits: Switch = True
     ops: Literal["private", "public"] = "private"
     index: Switch = True
     cache_mb: Annotated[int, Field(ge=0, le=2**20)] = 256

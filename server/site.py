@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from email.utils import getaddresses, parseaddr, quote
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
+import limits
 from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -82,9 +84,34 @@ def _local_path(value: str) -> str:
     return value
 
 
+def _web_origin(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname or value != f"{url.scheme}://{url.netloc}".lower():
+        raise ValueError("must be an origin like https://www.example.com, in lower case, without a path")
+    return value
+
+
+def _target(value: str) -> str:
+    # An address elsewhere, whole; or a path inside the site. Nothing that a browser would read as something else.
+    if re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?(/[!-~]*)?", value) and "\\" not in value:
+        return value
+    return _local_path(value)
+
+
+def _rate(value: str) -> str:
+    try:
+        limits.parse(value)
+    except ValueError:
+        raise ValueError("must look like 60 per 10 minutes") from None
+    return value
+
+
 Colour = Annotated[str, AfterValidator(_colour)]
 Host = Annotated[str, AfterValidator(_host)]
 Address = Annotated[str, AfterValidator(address)]
+WebOrigin = Annotated[str, AfterValidator(_web_origin)]
+Target = Annotated[str, AfterValidator(_target)]
+Rate = Annotated[str, AfterValidator(_rate)]
 
 
 class _Section(BaseModel):
@@ -92,11 +119,15 @@ class _Section(BaseModel):
 
 
 class FormField(_Section):
-    """A field that the site's form has besides `email` and `name`. `max` is in characters."""
+    """A field that the site's form has besides `email` and `name`. `max` is in characters.
+
+    With `consent`, that the box was ticked is kept with the words of its label.
+    """
 
     type: FieldType = "text"
-    label: Annotated[str, Field(min_length=1, max_length=200)] = ""
+    label: Annotated[str, Field(min_length=1, max_length=500)] = ""
     required: bool = False
+    consent: bool = False
     max: Annotated[int, Field(ge=1, le=20_000)] | None = None
     choices: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = ()
 
@@ -108,6 +139,8 @@ class FormField(_Section):
             raise ValueError("a choice is listed twice")
         if self.max is not None and self.type not in _DEFAULT_MAX:
             raise ValueError(f"max does not apply to a {self.type}")
+        if self.consent and not (self.type == "checkbox" and self.label):
+            raise ValueError("consent is for a checkbox, and its label says to what")
         return self
 
     @property
@@ -130,13 +163,18 @@ class Mail(_Section):
 
 
 class Signup(_Section):
-    """The site's form. `next` and `allowed_origins` are exact; `thanks` is a path inside the site."""
+    """The site's form. `next` and `allowed_origins` are exact; `thanks` is a path inside the site.
+
+    `client_limit` is how many posts a network of visitors has, `site_limit` how many all of them have together.
+    """
 
     double_opt_in: bool = True
     thanks: Annotated[str, AfterValidator(_local_path)] | None = None
-    allowed_origins: tuple[str, ...] = ()
-    next: tuple[str, ...] = ()
+    allowed_origins: tuple[WebOrigin, ...] = ()
+    next: tuple[Target, ...] = ()
     proof_of_work: bool = False
+    client_limit: Rate = "60 per 10 minutes"
+    site_limit: Rate = "2000 per hour"
     fields: Mapping[str, FormField] = Field(default_factory=dict)
 
     @model_validator(mode="after")

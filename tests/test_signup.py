@@ -11,8 +11,9 @@ import structlog.testing
 from pydantic import ValidationError
 
 from server.db import Database
+from server.form import form_model
 from server.settings import Settings
-from server.signup import Reception, form_model, reception, register
+from server.signup import Reception, reception, register
 from server.site import SiteError, load
 from tests.conftest import EVERY_FIELD, SITE_TOML, add_site, rows
 

@@ -24,8 +24,9 @@ from bench import letter, outbox
 from bench.servers import arguments, serve
 from server import log, signup, site
 from server.app import BODY_LIMIT
+from server.form import Form
 from server.mail.message import Message
-from server.signup import Form, Reception
+from server.signup import Reception
 from server.web.middleware import BodyLimit, RequestId, SecurityHeaders, Timing, Unexpected
 
 Keep = Callable[[Form], Awaitable[None]]

@@ -40,8 +40,24 @@ signups = Table(
     Column("email", String(254), nullable=False),
     Column("name", String(100)),
     Column("fields", JSON, nullable=False),
+    # the boxes that were ticked to consent, with their words: {field: wording}
+    Column("consents", JSON(none_as_null=True)),
+    # what links in its mails name it by (here and below the default is never used: a column that is added needs one)
+    Column("key", String(32), nullable=False, unique=True, index=True, server_default="-"),
+    # see suppressions.recipient_hash
+    Column("recipient_hash", String(64), nullable=False, index=True, server_default="-"),
+    # unconfirmed | confirmed | accepted (where nobody asks) | spam
+    Column("status", String(12), nullable=False, server_default="accepted"),
+    # why it is taken for spam
+    Column("spam", String(20)),
     Column("created_at", Double, nullable=False),
+    Column("confirmed_at", Double),
+    # when a digest told the owner of it
+    Column("told_at", Double),
 )
+# Few: the rest, which is most, costs nothing.
+_waiting = signups.c.status.in_(["unconfirmed", "spam"])
+Index("ix_signups_waiting", signups.c.site, signups.c.created_at, sqlite_where=_waiting, postgresql_where=_waiting)
 
 outbox = Table(
     "outbox",
@@ -57,7 +73,7 @@ outbox = Table(
     # see suppressions.recipient_hash; None where the recipient is the owner, who is never suppressed
     Column("recipient_hash", String(64)),
     Column("message_id", String(255), nullable=False, unique=True),
-    # pending | sent | failed | cancelled | suppressed
+    # awaiting (its visitor has not confirmed) | pending | sent | failed | cancelled | suppressed
     Column("state", String(12), nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("uncertain", Integer, nullable=False),
@@ -99,8 +115,31 @@ suppressions = Table(
     metadata,
     # SHA-256 of the address in lower case, in hexadecimal: the list needs no address to do its work
     Column("recipient_hash", String(64), primary_key=True),
+    # empty: from no site
+    Column("site", String(63), primary_key=True),
+    # bounced | unsubscribed | erased
     Column("reason", String(12), nullable=False),
     Column("reply", Text),
+    Column("created_at", Double, nullable=False),
+)
+
+# What limits count: how often in the window that ends then.
+counters = Table(
+    "counters",
+    metadata,
+    Column("key", String(200), primary_key=True),
+    Column("count", Integer, nullable=False),
+    Column("until", Double, nullable=False),
+)
+
+# Posts that can be told from their repetition.
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    # what stands for the form that came with it
+    Column("body", String(64), nullable=False),
+    Column("signup_id", _Id, ForeignKey("signups.id", ondelete="CASCADE"), nullable=False),
     Column("created_at", Double, nullable=False),
 )
 

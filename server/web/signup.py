@@ -7,7 +7,8 @@ from fastapi import APIRouter, BackgroundTasks, Request
 from pydantic import ValidationError
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from server.signup import Form, Reception, register
+from server.form import Form
+from server.signup import Reception, register
 from server.site import Site
 from server.web import bodies, problems
 from server.web.depends import Receptions, home, intake
