@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from email.utils import quote
 from importlib.resources import files
 from pathlib import Path
+from secrets import token_urlsafe
 from types import MappingProxyType
 
 from fastapi import FastAPI
@@ -16,9 +17,11 @@ from starlette.middleware import Middleware
 
 from server import __version__, hosting, log, progress, signup, site
 from server.hosting import Cache, Encoded, Hosting, Published, Shelf, SnapshotError, Source
+from server.limits import Gate
 from server.progress import Words
 from server.runtime import Runtime, Step, opened
 from server.settings import Settings
+from server.signing import Keys, kept
 from server.signup import Reception
 from server.site import RESERVED_SLUGS, Site, SiteError
 from server.web import live, mailbox, operate, problems
@@ -54,6 +57,7 @@ class Current:
     published: Published
 
     def __init__(self, settings: Settings, live: Live | None = None) -> None:
+        self.keys: Keys | None = None
         self._settings = settings
         self._live = live
         self._cache = Cache(settings.data_dir / "cache")
@@ -75,7 +79,7 @@ class Current:
         # Looking for garbage among all that is made here takes longer than to make it, and stops every request.
         gc.disable()
         try:
-            return load_sites(self._settings, self._cache, before, reloads=self._live is not None)
+            return load_sites(self._settings, self._cache, before, reloads=self._live is not None, keys=self.keys)
         finally:
             gc.enable()
 
@@ -108,19 +112,21 @@ def load_sites(
     before: Mapping[str, Encoded] = MappingProxyType({}),
     *,
     reloads: bool = False,
+    keys: Keys | None = None,
 ) -> Sites:
     """Reads every site, its files and its templates. Raises SiteError with every problem of all of them.
 
-    Without a `cache` nothing is compressed. What is among the contents of `before` is not held twice. With
-    `reloads`, pages reload themselves when these are replaced.
+    Without `keys` links are signed with what nobody knows. Without a `cache` nothing is compressed. What is among the
+    contents of `before` is not held twice. With `reloads`, pages reload themselves when these are replaced.
     """
     found, problems = site.load_all(settings.sites_dir)
     receptions: dict[str, Reception] = {}
     sources = []
+    keys = keys or Keys([token_urlsafe(32)])
     for one in found.values():
         sender = _fallback_sender(settings, one)
         try:
-            receptions[one.slug] = signup.reception(one, base_url=settings.base_url, mail_from=sender)
+            receptions[one.slug] = signup.reception(one, base_url=settings.base_url, mail_from=sender, keys=keys)
             sources.append(hosting.read(one.slug, one.public, one.hosts, one.spa, shared=one.parts))
         except (SiteError, SnapshotError) as error:
             problems += error.problems
@@ -197,12 +203,18 @@ def create_app(settings: Settings, *, reloads: bool = False) -> FastAPI:
     pages = Live() if reloads else None
     current = Current(settings, pages)
 
+    def open_keys() -> None:
+        keys = Keys(settings.secret_key or kept(settings.data_dir / "secret.key"))
+        current.keys = app.state.keys = keys
+        app.state.gate = Gate(keys, settings.limits)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             if pages is not None:  # before the first load: what changes while it reads is not missed
                 await stack.enter_async_context(live.watching(settings.sites_dir, pages, current.reload))
-            await stack.enter_async_context(opened([Step("sites", current.load), *runtime.steps()]))
+            steps = [Step("secret key", open_keys), Step("sites", current.load), *runtime.steps()]
+            await stack.enter_async_context(opened(steps))
             yield
 
     app = FastAPI(

@@ -15,7 +15,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 OUTCOMES = ("sent", "failed", "deferred", "held", "uncertain")
-STATES = ("new", "deferred", "held", "uncertain", "sent", "failed", "cancelled", "suppressed")
+STATES = ("new", "deferred", "held", "uncertain", "sent", "failed", "cancelled", "suppressed", "awaiting")
 
 # From a mail that leaves at once to one that a relay took after days: 10 ms to 5 days.
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400

@@ -106,6 +106,8 @@ class Runtime:
         ]
 
     async def _open_database(self) -> None:
+        if not self.settings.limits:
+            _log.warning("limits.off", reason="DOORBELL_LIMITS=off: whoever likes may post, and mail, without end")
         self.database = Database(self.settings.database_url)
         try:
             await self.database.open()
@@ -128,7 +130,8 @@ class Runtime:
         await self.pool.open()
 
     async def _open_dispatcher(self) -> None:
-        self.dispatcher = Dispatcher(self.database, self.pool)
+        budget = self.settings.mail_budget if self.settings.limits else 0
+        self.dispatcher = Dispatcher(self.database, self.pool, budget or None)
         await self.dispatcher.open()
 
     async def _open_jobs(self) -> None:

@@ -29,6 +29,8 @@ title = "Bike Shed"
 [mail]
 from = "Bike Shed <hello@bikeshed.example>"
 notify = ["owner@bikeshed.example"]
+[signup]
+double_opt_in = false
 [signup.fields.colour]
 type = "select"
 label = "Which colour?"
@@ -40,7 +42,14 @@ max = 100
 """
 
 # A site whose form has a field of every type, none of them required.
-EVERY_FIELD = 'title = "Forms"\n[mail]\nfrom = "f@forms.example"\nnotify = ["o@forms.example"]\n' + "".join(
+EVERY_FIELD = """
+title = "Forms"
+[mail]
+from = "f@forms.example"
+notify = ["o@forms.example"]
+[signup]
+double_opt_in = false
+""" + "".join(
     f'[signup.fields.f_{kind}]\ntype = "{kind}"\n'
     for kind in ("text", "textarea", "email", "tel", "number", "date", "checkbox")
 )

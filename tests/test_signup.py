@@ -12,12 +12,16 @@ from pydantic import ValidationError
 
 from server.db import Database
 from server.form import form_model
+from server.limits import Gate
 from server.settings import Settings
+from server.signing import Keys
 from server.signup import Reception, reception, register
 from server.site import SiteError, load
 from tests.conftest import EVERY_FIELD, SITE_TOML, add_site, rows
 
 VISITOR = "visitor@example.com"
+KEYS = Keys(["a secret of some length"])
+GATE = Gate(KEYS)
 
 
 def site_of(folder: Path, toml: str, emails: dict[str, str] | None = None) -> Reception:
@@ -25,7 +29,7 @@ def site_of(folder: Path, toml: str, emails: dict[str, str] | None = None) -> Re
     (site / "emails").mkdir()
     for name, text in (emails or {}).items():
         (site / "emails" / name).write_text(text)
-    return reception(load(site), base_url="http://localhost:8000", mail_from=None)
+    return reception(load(site), base_url="http://localhost:8000", mail_from=None, keys=KEYS)
 
 
 def kept(tmp_path: Path, kind: str, value: object, more: str = "") -> object:
@@ -233,12 +237,12 @@ def test_no_sender(tmp_path: Path) -> None:
 def test_sender_of_the_environment_that_is_none(tmp_path: Path, sender: str) -> None:
     site = load(add_site(tmp_path, "forms", 'title = "F"'))
     with pytest.raises(SiteError, match="DOORBELL_MAIL_FROM: "):
-        reception(site, base_url="http://localhost:8000", mail_from=sender)
+        reception(site, base_url="http://localhost:8000", mail_from=sender, keys=KEYS)
 
 
 def test_own_sender_comes_before_that_of_the_environment(tmp_path: Path) -> None:
     site = load(add_site(tmp_path, "forms", FROM))
-    assert reception(site, base_url="http://x", mail_from="g@forms.example").sender == "f@forms.example"
+    assert reception(site, base_url="http://x", mail_from="g@forms.example", keys=KEYS).sender == "f@forms.example"
 
 
 # -- register ------------------------------------------------------------------------------------------------------
@@ -270,7 +274,7 @@ def bodies(message: EmailMessage) -> str:
 
 async def sign_up(database: Database, at: Reception, **fields: object) -> int:
     try:
-        return await register(database, at, at.form.model_validate({"email": VISITOR, **fields}))
+        return await register(database, GATE, at, at.form.model_validate({"email": VISITOR, **fields}))
     finally:
         await database.close()
 
@@ -409,7 +413,7 @@ async def test_welcome_is_made_once_and_again_only_with_the_site(
     (site / "emails").mkdir()
     (site / "emails" / "welcome.txt").write_text("{{ range(10 ** 15)|random }}")
     for _ in range(2):
-        at = reception(load(site), base_url="http://localhost:8000", mail_from=None)
+        at = reception(load(site), base_url="http://localhost:8000", mail_from=None, keys=KEYS)
         await sign_up(database, at, email="a@example.com")
         await sign_up(database, at, email="b@example.com")
     found = [message_from_bytes(data, policy=default) for (data,) in rows(settings, "SELECT data FROM messages")]
@@ -446,6 +450,6 @@ async def test_title_that_is_no_plain_word_signs_mail_too(
     toml = 'title = "Smith, Jones & \\"Co\\" (Ltd) \\\\ Söhne"\n'
     site = load(add_site(tmp_path, "forms", toml))
     sender = '"Smith, Jones & \\"Co\\" (Ltd) \\\\ Söhne" <noreply@localhost>'
-    await sign_up(database, reception(site, base_url="http://localhost:8000", mail_from=sender))
+    await sign_up(database, reception(site, base_url="http://localhost:8000", mail_from=sender, keys=KEYS))
     welcome = mail(settings, "welcome")
     assert [box.display_name for box in welcome["From"].addresses] == [site.title]

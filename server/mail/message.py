@@ -12,12 +12,15 @@ import secrets
 import time
 import unicodedata
 from binascii import b2a_qp
+from collections.abc import Iterator, Mapping
 from dataclasses import InitVar, dataclass, field
 from datetime import UTC, datetime
 from email.charset import QP, Charset
 from email.header import Header
 from email.utils import format_datetime, parseaddr, quote
-from functools import lru_cache
+from functools import cache, lru_cache
+from types import MappingProxyType
+from typing import NamedTuple
 
 _UTF8 = Charset("utf-8")
 _UTF8.header_encoding = QP
@@ -25,10 +28,14 @@ _UTF8.header_encoding = QP
 # Unquoted (RFC 5322 section 3.2.3): what a header reader takes for one address, and the same that the envelope has. Not
 # longer than a mail server takes it (RFC 5321 section 4.5.3.1).
 _ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9.-]{1,255}")
+_URL = re.compile(r"https?://[!-;=?-~]{1,900}")
 _UNFIT = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS = "\u200c\u200d"  # part of words in Persian and Hindi, and of emoji
 # A line has at most 998 characters (RFC 5322 section 2.1.1), the name included.
 _FOLDED = re.compile(r"[ -~]{0,900}(\r\n[ \t]+[!-~][ -~]{0,900})*")
+
+# What quoted-printable leaves as it is, wherever it stands.
+_SAFE = re.compile(r"[A-Za-z0-9_.-]+")
 
 # The same for every mail: "=_" cannot stand in quoted-printable, so no text can hold it.
 _BOUNDARY = "=_doorbell_alternative"
@@ -63,18 +70,47 @@ class Message:
     data: bytes
 
 
+class _Hole(NamedTuple):
+    """Here stands a piece of what the hole of this name is filled with."""
+
+    name: str
+    where: slice
+
+
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What a mail says, encoded: the line of its subject, and the two parts. One may go into any number of mails."""
+    """What a mail says, encoded: the line of its subject, and the two parts. One may go into any number of mails.
+
+    `holes` has, by name, a sample of what each mail has its own of, always as long (the end of a link). Raises
+    ValueError where a sample does not stand in both parts as it is.
+    """
 
     content: InitVar[Content]
+    holes: InitVar[Mapping[str, str]] = MappingProxyType({})
     subject: str = field(init=False)
-    parts: bytes = field(init=False)
+    lengths: Mapping[str, int] = field(init=False)
+    _parts: tuple[bytes | _Hole, ...] = field(init=False)
 
-    def __post_init__(self, content: Content) -> None:
-        parts = (_PLAIN, _quoted(content.text), _HTML, _quoted(content.html), _END)
+    def __post_init__(self, content: Content, holes: Mapping[str, str]) -> None:
+        texts = [_quoted(content.text), _quoted(content.html)]
+        for name, sample in holes.items():
+            for text in texts:
+                if not _broken(sample).search(text):
+                    raise ValueError(f"the {name} link must stand in both parts as it is given")
+        whole = b"".join((_PLAIN, texts[0], _HTML, texts[1], _END))
         object.__setattr__(self, "subject", _subject(content.subject))
-        object.__setattr__(self, "parts", b"".join(parts))
+        object.__setattr__(self, "lengths", {name: len(sample) for name, sample in holes.items()})
+        object.__setattr__(self, "_parts", tuple(_cut(whole, holes)))
+
+    def parts(self, holes: Mapping[str, str] = MappingProxyType({})) -> bytes:
+        """Both parts, with these values in the holes. Raises ValueError for one of another length, or that would have
+        to be encoded."""
+        for name, length in self.lengths.items():
+            if len(holes[name]) != length or not _SAFE.fullmatch(holes[name]):
+                raise ValueError(f"the {name} link must end in {length} plain characters")
+        return b"".join(
+            [part if isinstance(part, bytes) else holes[part.name][part.where].encode("ascii") for part in self._parts]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +132,19 @@ class Frame:
         object.__setattr__(self, "origin", _header("From", _mailbox(name, address)))
         _header("Message-ID", message_id(self.domain))
 
-    def fill(self, body: Body, recipient: str, reply_to: str | None = None, date: datetime | None = None) -> Message:
-        """The mail to one address, with a Message-ID of its own. Raises ValueError like the frame itself."""
+    def fill(
+        self,
+        body: Body,
+        recipient: str,
+        reply_to: str | None = None,
+        date: datetime | None = None,
+        holes: Mapping[str, str] = MappingProxyType({}),
+        unsubscribe: str | None = None,
+    ) -> Message:
+        """The mail to one address, with a Message-ID of its own, and a link to unsubscribe with one click (RFC 8058).
+
+        Raises ValueError like the frame itself and `Body.parts`.
+        """
         identity = message_id(self.domain)
         lines = [
             self.origin,
@@ -106,9 +153,10 @@ class Frame:
             body.subject,
             f"Date: {format_datetime(date) if date else _date(int(time.time()))}\r\n",
             f"Message-ID: {identity}\r\n",
+            _unsubscribe(unsubscribe) if unsubscribe else "",
             _FIXED,
         ]
-        return Message(self.address, recipient, identity, "".join(lines).encode("ascii") + body.parts)
+        return Message(self.address, recipient, identity, "".join(lines).encode("ascii") + body.parts(holes))
 
 
 def compose(
@@ -144,6 +192,12 @@ def _header(name: str, value: str) -> str:
     if not _FOLDED.fullmatch(value):
         raise ValueError(f"{name} holds a character that no header may hold, or too many")
     return f"{name}: {value}\r\n"
+
+
+def _unsubscribe(url: str) -> str:
+    if not _URL.fullmatch(url):
+        raise ValueError("not a URL that a header may hold")
+    return f"List-Unsubscribe: <{url}>\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
 
 
 def _address(value: str) -> str:
@@ -187,3 +241,30 @@ def _quoted(text: str) -> bytes:
     lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n") + "\n"
     # Half a surrogate pair has no UTF-8.
     return b2a_qp(lines.encode("utf-8", "replace")).replace(b"\n", b"\r\n")
+
+
+@cache
+def _broken(sample: str) -> re.Pattern[bytes]:
+    """Finds `sample` in quoted-printable, also where a soft line break cuts it."""
+    return re.compile(b"(?:=\r\n)?".join(re.escape(char.encode()) for char in sample))
+
+
+def _cut(whole: bytes, holes: Mapping[str, str]) -> Iterator[bytes | _Hole]:
+    """What is the same for every mail, and what is not: a hole for each stretch without a line break."""
+    found = sorted(
+        (match.start(), match.end(), name)
+        for name, sample in holes.items()
+        for match in _broken(sample).finditer(whole)
+    )
+    done = 0
+    for start, end, name in found:
+        yield whole[done:start]
+        seen = 0
+        for piece in re.split(b"(=\r\n)", whole[start:end]):
+            if piece == b"=\r\n":
+                yield piece
+            elif piece:
+                yield _Hole(name, slice(seen, seen + len(piece)))
+                seen += len(piece)
+        done = end
+    yield whole[done:]

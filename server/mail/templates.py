@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateNotFound
 
 from server import log
+from server.i18n import catalogue
 from server.mail.message import Content, one_line
 
 _log = log.get(__name__)
@@ -43,8 +44,8 @@ class _Environment(Environment):
         return {**self.globals, **(d or {})}  # not a chain of them: each rendering copies it, and that is slow
 
 
-def _environment(folders: list[Path]) -> Environment:
-    return _Environment(
+def _environment(folders: list[Path], locale: str) -> Environment:
+    made = _Environment(
         loader=ChoiceLoader([_Folder(folder) for folder in folders]),
         # By our own names: select_autoescape() is off for anything that does not end in html, htm or xml.
         autoescape=lambda name: name is not None and name.endswith(".html"),
@@ -52,16 +53,20 @@ def _environment(folders: list[Path]) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,
+        extensions=["jinja2.ext.i18n"],
     )
+    made.install_gettext_translations(catalogue(locale), newstyle=True)  # type: ignore[attr-defined]
+    return made
 
 
 class Templates:
-    """The compiled templates of one site: what `overrides` has, else the built-in ones. Immutable."""
+    """The compiled templates of one site: what `overrides` has, else the built-in ones, in the language of the site.
+    Immutable."""
 
-    def __init__(self, overrides: Path | None = None) -> None:
-        self._built_in = _environment([BUILT_IN])
+    def __init__(self, overrides: Path | None = None, locale: str = "en") -> None:
+        self._built_in = _environment([BUILT_IN], locale)
         self._overrides = overrides if overrides and overrides.is_dir() else None
-        self._own = _environment([self._overrides, BUILT_IN]) if self._overrides else self._built_in
+        self._own = _environment([self._overrides, BUILT_IN], locale) if self._overrides else self._built_in
 
     def strangers(self) -> list[Path]:
         """Files that replace nothing, for a name may be misspelt. One that begins with `_` is a part of others."""

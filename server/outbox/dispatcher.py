@@ -59,14 +59,18 @@ class _Lease:
 
 
 class Dispatcher:
-    """Sends what is due, between `open` and `close`, with as many mails on their way as the pool has connections."""
+    """Sends what is due, between `open` and `close`, with as many mails on their way as the pool has connections.
 
-    def __init__(self, database: Database, pool: Pool) -> None:
+    `budget`: mails an hour, by all processes together; see `outbox.budget`.
+    """
+
+    def __init__(self, database: Database, pool: Pool, budget: int | None = None) -> None:
         self.owner = str(uuid.uuid4())
         self.breaker = Breaker()
         self.window = Window(pool.limits.size)
         self._database = database
         self._pool = pool
+        self._budget = budget
         self._turns = Turns(pool.limits.size)
         self._woken = asyncio.Event()
         self._closing = False
@@ -158,14 +162,16 @@ class Dispatcher:
             self._mended_at = monotonic()
         if await self._claim():
             return 0.0
-        wait = await self._database.read(store.next_due, self._turns.full())
+        wait = await self._database.read(store.next_due, self._turns.full(), self._budget)
         return POLL_SECONDS if wait is None else min(max(wait, 0.05), POLL_SECONDS)
 
     async def _claim(self) -> bool:
         """Whether there was something."""
         begun = monotonic()
         room = self._claim_size - self._turns.ready
-        rows = await self._database.transact(store.claim, self.owner, room, LEASE_SECONDS, self._turns.full())
+        rows = await self._database.transact(
+            store.claim, self.owner, room, LEASE_SECONDS, self._turns.full(), self._budget
+        )
         self._fit_claim_size(len(rows) == room, begun)
         if self._closing:
             return False  # `close` gives them back

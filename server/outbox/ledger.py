@@ -9,19 +9,20 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, delete, func, or_, select, update
 
 from server.db.tables import attempts, messages, now, outbox, suppressions
 
 
 class State(StrEnum):
-    """What a mail is doing. The first five are pending."""
+    """What a mail is doing. The first five are pending; one that is awaiting will be once its visitor confirms."""
 
     NEW = "new"
     DEFERRED = "deferred"
     HELD = "held"
     UNCERTAIN = "uncertain"
     SENDING = "sending"
+    AWAITING = "awaiting"
     SENT = "sent"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -169,8 +170,12 @@ def show(connection: Connection, id: int) -> Account | None:
     tries = select(attempts.c.outcome, attempts.c.reply, attempts.c.seconds, attempts.c.ended_at)
     log = connection.execute(tries.where(attempts.c.outbox_id == id).order_by(attempts.c.id))
     message = connection.execute(select(messages.c.data).where(messages.c.outbox_id == id)).scalar()
-    listed = suppressions.c.recipient_hash == outbox.c.recipient_hash
-    reason = connection.execute(select(suppressions.c.reason).join(outbox, listed).where(outbox.c.id == id)).scalar()
+    listed = and_(
+        suppressions.c.recipient_hash == outbox.c.recipient_hash,
+        or_(suppressions.c.site == "", suppressions.c.site == outbox.c.site),
+    )
+    why = select(suppressions.c.reason).join(outbox, listed).where(outbox.c.id == id).order_by(suppressions.c.site)
+    reason = connection.execute(why).scalar()
     return Account(entry, [Attempt(*one) for one in log], message, reason)
 
 
@@ -179,6 +184,7 @@ def show(connection: Connection, id: int) -> Account | None:
 _REFUSED_AT_ALL: dict[State, str] = {
     State.SENT: "it was sent",
     State.SENDING: "it is being sent just now",
+    State.AWAITING: "its visitor has not confirmed yet",
 }
 
 
@@ -214,7 +220,7 @@ def cancel(connection: Connection, wanted: Collection[int]) -> list[Verdict]:
 
     def refusal(row: Row[Any]) -> str | None:
         state = State(row.word)
-        ended = None if state in PENDING else f"it has ended already: {state}"
+        ended = None if state in PENDING | {State.AWAITING} else f"it has ended already: {state}"
         return _REFUSED_AT_ALL.get(state, ended)
 
     verdicts, chosen = _judge(connection, wanted, refusal)

@@ -1,6 +1,7 @@
 """The rows of the outbox: added, claimed under a lease, settled one by one. Every function is a statement or two.
 
-A row is *pending* until it is *sent*, *failed*, *cancelled* or *suppressed*. A pending row whose lease has not run out
+A row is *pending* until it is *sent*, *failed*, *cancelled* or *suppressed*; before that it may be *awaiting* its
+visitor's confirmation. A pending row whose lease has not run out
 belongs to its owner; one whose lease has run out (its owner died) belongs to nobody. All times are the database's (see
 `db.tables.now`).
 """
@@ -12,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
     Connection,
     Double,
@@ -32,6 +34,7 @@ from sqlalchemy import (
 
 from server.db.tables import attempts, messages, now, outbox, suppressions
 from server.mail.message import Message
+from server.outbox import budget as budgets
 
 
 class Outcome(StrEnum):
@@ -49,11 +52,16 @@ FINAL = frozenset({Outcome.SENT, Outcome.FAILED})
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """A mail to be sent. `to_visitor`: its recipient is who filled in the form, not the owner of the site."""
+    """A mail to be sent. `to_visitor`: its recipient is who filled in the form, not the owner of the site.
+
+    `state`: pending, awaiting, or suppressed where it is only kept, for the reason `reply`.
+    """
 
     kind: str
     message: Message
     to_visitor: bool
+    state: str = "pending"
+    reply: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,20 +132,29 @@ def _row(one: Addressed) -> dict[str, object]:
         "domain": message.recipient.rpartition("@")[2].lower(),
         "recipient_hash": recipient_hash(message.recipient) if one.mail.to_visitor else None,
         "message_id": message.message_id,
+        "state": one.mail.state,
+        "reply": one.mail.reply,
+        "ended": one.mail.state == "suppressed",
     }
 
 
 # By Message-ID and not in order: for that SQLite would be sent one row at a time.
 _ADD = (
     insert(outbox)
-    .values(state="pending", attempts=0, uncertain=0, due_at=now(), created_at=now())
+    .values(
+        attempts=0,
+        uncertain=0,
+        due_at=now(),
+        created_at=now(),
+        settled_at=case((bindparam("ended", type_=Boolean()), now())),
+    )
     .returning(outbox.c.id, outbox.c.message_id)
 )
 _ADD_MESSAGES = insert(messages)
 
 
 def add(connection: Connection, mails: Sequence[Addressed]) -> list[int]:
-    """Writes mails, due now; answers the ids of their rows."""
+    """Writes mails, due now or as soon as they await nothing; answers the ids of their rows."""
     if not mails:
         return []
     by_message_id = {message_id: id for id, message_id in connection.execute(_ADD, [_row(one) for one in mails])}
@@ -159,7 +176,13 @@ def _claim(besides: bool) -> Update:
     if besides:
         due = due.where(outbox.c.domain.not_in(bindparam("besides", expanding=True)))
     due = due.order_by(outbox.c.due_at, outbox.c.id).limit(bindparam("most")).with_for_update(skip_locked=True)
-    suppressed = exists().where(suppressions.c.recipient_hash == outbox.c.recipient_hash).correlate(outbox)
+    # To somebody who wanted no more and signs up again, one kind may go: that which asks.
+    listed = and_(
+        suppressions.c.recipient_hash == outbox.c.recipient_hash,
+        or_(suppressions.c.site == "", suppressions.c.site == outbox.c.site),
+        or_(suppressions.c.reason == "bounced", outbox.c.kind != "confirm"),
+    )
+    suppressed = exists().where(listed).correlate(outbox)
     return (
         update(outbox)
         .where(outbox.c.id.in_(due))
@@ -190,17 +213,27 @@ _MESSAGES = select(messages).where(messages.c.outbox_id.in_(bindparam("ids", exp
 
 
 def claim(
-    connection: Connection, owner: str, limit: int, lease_seconds: float, besides: Collection[str] = ()
+    connection: Connection,
+    owner: str,
+    limit: int,
+    lease_seconds: float,
+    besides: Collection[str] = (),
+    budget: int | None = None,
 ) -> list[Claimed]:
     """Takes up to `limit` due rows that no other owner holds, oldest due first, in one statement.
 
-    None that goes to a domain of `besides`. What goes to a suppressed address ends here, as suppressed.
+    None that goes to a domain of `besides`, and no more than there is of the `budget`. What goes to a suppressed
+    address ends here, as suppressed.
     """
+    if budget is not None and not (limit := min(limit, budgets.left(connection, budget))):
+        return []
     values = {"owner": owner, "most": limit, "lease": lease_seconds}
     if besides:
         values["besides"] = list(besides)
     taken = [row for row in connection.execute(_CLAIM[bool(besides)], values) if row.state == "pending"]
     found = connection.execute(_MESSAGES, {"ids": [row.id for row in taken]}) if taken else ()
+    if budget is not None and taken:
+        budgets.take(connection, len(taken))
     data = {id: message for id, message in found}
     return sorted((_claimed(row, data.get(row.id)) for row in taken), key=lambda row: row.id)
 
@@ -226,7 +259,9 @@ def release(connection: Connection, owner: str, ids: Collection[int] | None = No
     ours = and_(outbox.c.state == "pending", outbox.c.lease_owner == owner)
     if ids is not None:
         ours = and_(ours, outbox.c.id.in_(ids))
-    connection.execute(update(outbox).where(ours).values(lease_owner=None, lease_until=None))
+    given = connection.execute(update(outbox).where(ours).values(lease_owner=None, lease_until=None))
+    if given.rowcount:
+        budgets.give_back(connection, given.rowcount)
 
 
 def put_off(connection: Connection, owner: str, ids: Collection[int], domain: str, seconds: float) -> None:
@@ -300,6 +335,8 @@ def settle(connection: Connection, settlements: Sequence[Settlement]) -> list[bo
         connection.execute(_SETTLE, changes)
     if known:
         connection.execute(_LOG_ATTEMPT, [_attempt(one) for one in known])
+    if held := sum(one.outcome is Outcome.HELD for one in known):
+        budgets.give_back(connection, held)
     for one in known:
         if one.suppress and rows[one.id].recipient_hash is not None:
             suppress(connection, rows[one.id].recipient_hash, "bounced", one.reply)
@@ -331,12 +368,13 @@ def _attempt(one: Settlement) -> dict[str, object]:
     return {"outbox_id": one.id, "outcome": one.outcome.value, "reply": one.reply, "seconds": one.seconds}
 
 
-def suppress(connection: Connection, hashed: str, reason: str, reply: str | None = None) -> None:
-    """From now on this recipient (see `recipient_hash`) gets no mail. One that is suppressed stays so."""
-    known = connection.execute(select(suppressions.c.reason).where(suppressions.c.recipient_hash == hashed))
-    if known.first() is None:
+def suppress(connection: Connection, hashed: str, reason: str, reply: str | None = None, site: str = "") -> None:
+    """From now on this recipient (see `recipient_hash`) gets no mail from `site`; empty: from none. One that is
+    suppressed stays so."""
+    listed = and_(suppressions.c.recipient_hash == hashed, suppressions.c.site == site)
+    if connection.execute(select(suppressions.c.reason).where(listed)).first() is None:
         connection.execute(
-            insert(suppressions).values(recipient_hash=hashed, reason=reason, reply=reply, created_at=now())
+            insert(suppressions).values(recipient_hash=hashed, site=site, reason=reason, reply=reply, created_at=now())
         )
 
 
@@ -357,13 +395,16 @@ def _next_due(besides: bool) -> Select[float | None, float | None]:
 _NEXT_DUE = {besides: _next_due(besides) for besides in (False, True)}
 
 
-def next_due(connection: Connection, besides: Collection[str] = ()) -> float | None:
+def next_due(connection: Connection, besides: Collection[str] = (), budget: int | None = None) -> float | None:
     """Seconds until a pending row can be claimed (0 or less: now), None where there is none to wait for.
 
     None that goes to a domain of `besides` is counted.
     """
     times = connection.execute(_NEXT_DUE[bool(besides)], {"besides": list(besides)} if besides else {}).one()
-    return min((seconds for seconds in times if seconds is not None), default=None)
+    due: float | None = min((seconds for seconds in times if seconds is not None), default=None)
+    if due is None or budget is None:
+        return due
+    return max(due, budgets.seconds_to_wait(connection, budget))
 
 
 def backlog(connection: Connection) -> Backlog:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 
 from server.db import Database
+from server.limits import Gate
 from server.runtime import Runtime
 from server.signup import Reception
 from server.site import Site
@@ -38,6 +39,7 @@ class Intake:
 
     receptions: Mapping[str, Reception]
     database: Database
+    gate: Gate
     wake: Callable[[], Awaitable[None]]
 
 
@@ -49,7 +51,7 @@ def intake(request: Request) -> Intake:
     async def wake() -> None:
         state.wake()
 
-    return Intake(state.current.sites.receptions, state.runtime.database, wake)
+    return Intake(state.current.sites.receptions, state.runtime.database, state.gate, wake)
 
 
 Receptions = Annotated[Mapping[str, Reception], Depends(_receptions)]

@@ -39,7 +39,7 @@ async def signup(request: Request, background: BackgroundTasks) -> Response:
         fields = await bodies.read(request)
         reception = _find(here.receptions, fields)
         form = _validate(reception, fields)
-        await register(here.database, reception, form)
+        await register(here.database, here.gate, reception, form)
     except problems.FAILURES as error:
         if not plain:
             raise

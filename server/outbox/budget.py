@@ -1,0 +1,48 @@
+"""How many mails may be handed to the relay in an hour, by all processes together. What is beyond it waits.
+
+A window begins with its first mail. Counted when rows are claimed, and given back for rows that never reached the
+relay: so the number is never exceeded, and a crash can only make it smaller.
+"""
+
+from sqlalchemy import Connection, case, delete, insert, select, update
+
+from server.db.tables import counters, now
+
+WINDOW_SECONDS = 3600.0
+_KEY = "mail-budget"
+
+_ours = counters.c.key == _KEY
+# An end that is further ahead was written before the clock was set back.
+_SPENT = select(counters.c.count, counters.c.until - now()).where(
+    _ours, counters.c.until > now(), counters.c.until <= now() + WINDOW_SECONDS
+)
+
+
+def left(connection: Connection, budget: int) -> int:
+    """How many more may be claimed now."""
+    row = connection.execute(_SPENT.with_for_update()).first()
+    return budget if row is None else max(budget - row[0], 0)
+
+
+def seconds_to_wait(connection: Connection, budget: int) -> float:
+    """Until there is some again; 0 while there is."""
+    row = connection.execute(_SPENT).first()
+    return 0.0 if row is None or row[0] < budget else float(row[1])
+
+
+def take(connection: Connection, count: int) -> None:
+    """So many were claimed."""
+    changed = connection.execute(
+        update(counters)
+        .where(_ours, counters.c.until > now(), counters.c.until <= now() + WINDOW_SECONDS)
+        .values(count=counters.c.count + count)
+    )
+    if not changed.rowcount:
+        connection.execute(delete(counters).where(_ours))
+        connection.execute(insert(counters).values(key=_KEY, count=count, until=now() + WINDOW_SECONDS))
+
+
+def give_back(connection: Connection, count: int) -> None:
+    """So many never reached the relay."""
+    fewer = case((counters.c.count > count, counters.c.count - count), else_=0)
+    connection.execute(update(counters).where(_ours).values(count=fewer))
