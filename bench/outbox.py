@@ -139,9 +139,8 @@ def keep(connection: Connection, reception: Reception, form: Form, message: Mess
 
 
 def welcome(reception: Reception, form: Form) -> Message:
-    """The one mail of a signup, rendered and written as Doorbell does it."""
-    (one,) = signup._mails(reception, form)
-    return one.message
+    """The one mail of a signup, written as Doorbell does it."""
+    return signup.to_visitor(reception, "welcome", form.email, store.recipient_hash(form.email))
 
 
 def kept(file: Path) -> int:

@@ -412,6 +412,8 @@ async def test_welcome_is_made_once_and_again_only_with_the_site(
     site = add_site(tmp_path, "forms", FROM)
     (site / "emails").mkdir()
     (site / "emails" / "welcome.txt").write_text("{{ range(10 ** 15)|random }}")
+    with (site / "site.toml").open("a") as toml:
+        toml.write("[signup]\ndouble_opt_in = false\n")
     for _ in range(2):
         at = reception(load(site), base_url="http://localhost:8000", mail_from=None, keys=KEYS)
         await sign_up(database, at, email="a@example.com")
@@ -424,7 +426,7 @@ async def test_welcome_is_made_once_and_again_only_with_the_site(
 
 
 async def test_without_notify_only_the_welcome(tmp_path: Path, database: Database, settings: Settings) -> None:
-    await sign_up(database, site_of(tmp_path, FROM))
+    await sign_up(database, site_of(tmp_path, FROM + "[signup]\ndouble_opt_in = false\n"))
     assert rows(settings, "SELECT kind FROM outbox") == [("welcome",)]
 
 
@@ -447,7 +449,7 @@ async def test_second_insert_fails_and_nothing_is_kept(
 async def test_title_that_is_no_plain_word_signs_mail_too(
     tmp_path: Path, database: Database, settings: Settings
 ) -> None:
-    toml = 'title = "Smith, Jones & \\"Co\\" (Ltd) \\\\ Söhne"\n'
+    toml = 'title = "Smith, Jones & \\"Co\\" (Ltd) \\\\ Söhne"\n[signup]\ndouble_opt_in = false\n'
     site = load(add_site(tmp_path, "forms", toml))
     sender = '"Smith, Jones & \\"Co\\" (Ltd) \\\\ Söhne" <noreply@localhost>'
     await sign_up(database, reception(site, base_url="http://localhost:8000", mail_from=sender, keys=KEYS))

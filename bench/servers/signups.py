@@ -26,6 +26,7 @@ from server import log, signup, site
 from server.app import BODY_LIMIT
 from server.form import Form
 from server.mail.message import Message
+from server.signing import Keys
 from server.signup import Reception
 from server.web.middleware import BodyLimit, RequestId, SecurityHeaders, Timing, Unexpected
 
@@ -101,7 +102,8 @@ def _main() -> None:
     found, problems = site.load_all(sites)
     if problems:
         raise SystemExit(problems)
-    reception = signup.reception(found["bench"], base_url=f"http://localhost:{port}", mail_from=None)
+    base, keys = f"http://localhost:{port}", Keys(["that of a bench"])
+    reception = signup.reception(found["bench"], base_url=base, mail_from=None, keys=keys)
     file = Path(sys.argv[3]) if len(sys.argv) > 3 else None
     write = library if "library" in sys.argv else outbox.welcome
     keep = None if file is None else keeping(reception, file, write)

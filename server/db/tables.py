@@ -3,6 +3,8 @@
 Every time is in seconds since 1970 UTC, by the database's clock (see `now`).
 """
 
+from secrets import token_hex
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -32,6 +34,11 @@ metadata = MetaData(
 # SQLite numbers rows by itself only where the type is exactly INTEGER.
 _Id = BigInteger().with_variant(Integer, "sqlite")
 
+
+def _new_key() -> str:
+    return token_hex(16)
+
+
 signups = Table(
     "signups",
     metadata,
@@ -42,8 +49,10 @@ signups = Table(
     Column("fields", JSON, nullable=False),
     # the boxes that were ticked to consent, with their words: {field: wording}
     Column("consents", JSON(none_as_null=True)),
-    # what links in its mails name it by (here and below the default is never used: a column that is added needs one)
-    Column("key", String(32), nullable=False, unique=True, index=True, server_default="-"),
+    # what links in its mails name it by (the server's defaults are never used: a column that is added needs one)
+    Column(
+        "key", String(32), default=lambda: token_hex(16), nullable=False, unique=True, index=True, server_default="-"
+    ),
     # see suppressions.recipient_hash
     Column("recipient_hash", String(64), nullable=False, index=True, server_default="-"),
     # unconfirmed | confirmed | accepted (where nobody asks) | spam

@@ -109,6 +109,7 @@ _state: ColumnElement[str] = case(
     (_in_flight, State.SENDING.value),
     else_=func.coalesce(outbox.c.outcome, State.NEW.value),
 )
+_ended = outbox.c.state.not_in(["pending", "awaiting"])
 _ENTRY = select(
     outbox.c.id,
     outbox.c.signup_id,
@@ -258,7 +259,7 @@ def purge(connection: Connection, older_than: float, after: int = 0, limit: int 
     query = (
         select(
             outbox.c.id,
-            and_(outbox.c.state != "pending", outbox.c.settled_at < before).label("over"),
+            and_(_ended, outbox.c.settled_at < before).label("over"),
             (outbox.c.created_at < before).label("old"),
         )
         .join(messages, messages.c.outbox_id == outbox.c.id)
@@ -276,7 +277,5 @@ def purge(connection: Connection, older_than: float, after: int = 0, limit: int 
 def purgeable(connection: Connection, older_than: float) -> int:
     """How many mails such a purge would go over, at most."""
     first = select(func.min(messages.c.outbox_id)).scalar_subquery()
-    query = select(func.count()).where(
-        outbox.c.id >= first, outbox.c.state != "pending", outbox.c.settled_at < now() - older_than
-    )
+    query = select(func.count()).where(outbox.c.id >= first, _ended, outbox.c.settled_at < now() - older_than)
     return connection.execute(query).scalar_one()

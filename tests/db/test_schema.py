@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -13,6 +14,7 @@ from sqlalchemy import Connection, select
 
 from server.db import Database, DatabaseUnavailable, migrate
 from server.db.tables import metadata, now
+from server.outbox.store import recipient_hash
 
 
 @pytest.fixture
@@ -50,6 +52,32 @@ async def test_revisions_are_one_line(database: Database) -> None:
     scripts = ScriptDirectory.from_config(migrate.config())
     [head] = scripts.get_heads()
     assert await database.transact(migrate.upgrade) == (head, head)
+
+
+async def test_signups_and_mails_of_before_consent_are_kept(tmp_path: Path) -> None:
+    """From 0002: each signup gets a key and a hash, no mail is lost on the way, a bounce holds for all sites."""
+
+    def before(connection: Connection) -> None:
+        made = migrate.config()
+        made.attributes["connection"] = connection
+        command.upgrade(made, "0002")
+
+    database = Database(f"sqlite:///{tmp_path / 'old.db'}")
+    await database.transact(before)
+    for number in range(3):
+        values = f"({number}, 'bikes', 'A{number}@example.com', '{{}}', 1)"
+        await run(database, f"INSERT INTO signups (id, site, email, fields, created_at) VALUES {values}")
+    columns = "id, signup_id, site, kind, sender, recipient, domain, message_id, state, attempts, uncertain, due_at"
+    values = "5, 1, 'bikes', 'welcome', 's', 'r', 'd', 'm', 'sent', 1, 0, 1"
+    await run(database, f"INSERT INTO outbox ({columns}, created_at) VALUES ({values}, 1)")
+    await run(database, "INSERT INTO suppressions VALUES ('h', 'bounced', '550 no', 1)")
+    await database.open()
+    found = await run(database, "SELECT status, length(key), recipient_hash FROM signups ORDER BY id")
+    assert found == [("accepted", 32, recipient_hash(f"a{number}@example.com")) for number in range(3)]
+    assert await run(database, "SELECT id, signup_id FROM outbox") == [(5, 1)]
+    assert await run(database, "SELECT recipient_hash, site, reason FROM suppressions") == [("h", "", "bounced")]
+    assert await database.transact(differences) == []
+    await database.close()
 
 
 async def test_migration_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:

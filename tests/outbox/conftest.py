@@ -96,12 +96,14 @@ class Office:
 
 
 @asynccontextmanager
-async def office(database: Database, smtpd: Smtpd, size: int = 4, **relay: Any) -> AsyncIterator[Office]:
+async def office(
+    database: Database, smtpd: Smtpd, size: int = 4, budget: int | None = None, **relay: Any
+) -> AsyncIterator[Office]:
     async with AsyncExitStack() as stack:
         pool = Pool(smtpd.relay(**relay), Limits(size=size))
         await pool.open()
         stack.push_async_callback(pool.close)
-        sending = Dispatcher(database, pool)
+        sending = Dispatcher(database, pool, budget)
         for one in (sending.breaker, sending.window):
             one.first_seconds = one.longest_seconds = 0.05
         await sending.open()

@@ -24,12 +24,13 @@ ROWS: dict[State, str] = {
     State.HELD: "state = 'pending', outcome = 'held', reply = '535 who are you', due_at = due_at + 999",
     State.UNCERTAIN: "state = 'pending', outcome = 'uncertain', attempts = 1, uncertain = 1, due_at = due_at + 999",
     State.SENDING: "state = 'pending', outcome = 'deferred', lease_owner = 'A', lease_until = created_at + 999",
+    State.AWAITING: "state = 'awaiting'",
     State.SENT: "state = 'sent', outcome = 'sent', attempts = 1, reply = '250 ok', settled_at = created_at",
     State.FAILED: "state = 'failed', outcome = 'failed', attempts = 12, reply = '550 no', settled_at = created_at",
     State.CANCELLED: "state = 'cancelled', outcome = 'deferred', attempts = 2, settled_at = created_at",
     State.SUPPRESSED: "state = 'suppressed', settled_at = created_at",
 }
-ENDED = [state for state in State if state not in ledger.PENDING]
+ENDED = [state for state in State if state not in ledger.PENDING | {State.AWAITING}]
 
 
 async def run(database: Database, sql: str, **values: Any) -> None:
@@ -387,7 +388,10 @@ async def test_purge_of_nothing(database: Database) -> None:
 
 
 async def test_signups_are_never_purged(database: Database) -> None:
-    await run(database, "INSERT INTO signups VALUES (7, 'bikes', 'a@there.example', NULL, '{}', 1)")
+    await run(
+        database,
+        "INSERT INTO signups (id, site, email, fields, created_at) VALUES (7, 'bikes', 'a@there.example', '{}', 1)",
+    )
     id = await add(database, State.SENT)
     await run(database, "UPDATE outbox SET signup_id = 7")
     await age(database, id, 1000)

@@ -79,7 +79,7 @@ def _fill(connection: sa.Connection) -> None:
         .where(signups.c.id == sa.bindparam("row"))
         .values(key=sa.bindparam("made"), recipient_hash=sa.bindparam("hashed"))
     )
-    last = 0
+    last = -1
     while True:
         found = connection.execute(
             sa.select(signups.c.id, signups.c.email).where(signups.c.id > last).order_by(signups.c.id).limit(1000)
