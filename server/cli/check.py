@@ -4,7 +4,8 @@ import typer
 
 from server.app import load_sites
 from server.cli import environment
-from server.site import Site, SiteError
+from server.signup import Reception
+from server.site import SiteError
 
 
 def check() -> None:
@@ -23,22 +24,23 @@ def check() -> None:
             typer.echo(f"    domain           {host}")
         typer.echo(f"    form fields      {fields}")
         typer.echo(f"    mail from        {reception.sender}")
+        typer.echo(f"    asks to confirm  {'yes' if site.signup.double_opt_in else 'no (double_opt_in = false)'}")
         typer.echo(f"    notice to        {', '.join(site.mail.notify) or 'nobody (mail.notify is empty)'}")
-        for note in _notes(site):
+        for note in _notes(reception):
             typer.echo(f"    note: {note}")
     if not sites.receptions:
         typer.echo(f"No sites in {settings.sites_dir}: add a folder with a site.toml and public/index.html.")
     typer.secho("Everything is in order.", fg=typer.colors.GREEN)
 
 
-def _notes(site: Site) -> list[str]:
-    """What site.toml asks for that this version does not do yet."""
-    later = {
-        "signup.allowed_origins": site.signup.allowed_origins,
-        "signup.next": site.signup.next,
-        "signup.proof_of_work": site.signup.proof_of_work,
-    }
-    notes = [f"{key} is set but not yet in effect" for key, given in later.items() if given]
-    if site.signup.double_opt_in:
-        notes.append("double_opt_in is on but not yet in effect: welcome and notice are sent at once")
+def _notes(reception: Reception) -> list[str]:
+    """What is in order and may still surprise."""
+    site, notes = reception.site, []
+    if not reception.base.startswith("https://"):
+        notes.append(
+            f"links in its mails begin with {reception.base} (DOORBELL_BASE_URL): that reaches nobody elsewhere, or not"
+            " safely; unsubscribing with one click needs https (RFC 8058)"
+        )
+    if not site.mail.notify:
+        notes.append("nobody is told of a signup: see `python -m server signups list`, or set mail.notify")
     return notes
