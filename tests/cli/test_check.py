@@ -16,8 +16,8 @@ def test_everything_in_order(run: Run) -> None:
         "    mail from        Bike Shed <hello@bikeshed.example>",
         "    asks to confirm  no (double_opt_in = false)",
         "    notice to        owner@bikeshed.example",
-        "    note: links in its mails begin with http://localhost:8000 (DOORBELL_BASE_URL): that reaches nobody elsewhere, "
-        "or not safely; unsubscribing with one click needs https (RFC 8058)",
+        "    note: links in its mails begin with http://localhost:8000 (DOORBELL_BASE_URL): that reaches nobody "
+        "elsewhere, or not safely; unsubscribing with one click needs https (RFC 8058)",
         "Everything is in order.",
     ]
 
