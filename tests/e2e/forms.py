@@ -1,8 +1,11 @@
 """What a visitor of the repository's sites enters in their forms, and the mails that must come of it."""
 
+import re
 from dataclasses import dataclass, field
+from email.message import EmailMessage
 from typing import Literal
 
+import httpx
 from playwright.sync_api import Locator, Page
 
 from tests.e2e.conftest import Server, wait_until
@@ -21,6 +24,7 @@ class Visit:
     typed: dict[str, str]
     chosen: dict[str, str]
     required: list[str] = field(default_factory=list)
+    asks: bool = True  # the visitor to confirm, before the owner is told
 
     def base(self, server: Server, place: Place) -> str:
         """The site's root: below its path, or on a domain of its own."""
@@ -54,6 +58,7 @@ INTERIOR_DESIGN = Visit(
     {"name": "Zoë O'Neil", "message": "North light.\nHigh ceilings {{7*7}}."},
     {"room": "Kitchen", "budget": "5,000 to 15,000", "timing": "Within a year"},
     ["room", "email"],
+    asks=False,
 )
 VISITS = [PET_CARE, INTERIOR_DESIGN]
 
@@ -72,20 +77,37 @@ def send(page: Page) -> Locator:
 
 
 def check_mails(server: Server, visit: Visit, email: str, also: str = "") -> None:
-    """The visitor has a welcome that repeats nothing, the owner a notice with everything, and `also`."""
-    mails = {}
-
-    def both() -> bool:
-        mine = [mail for mail in server.mails() if email in (mail["Delivered-To"], mail["Reply-To"])]
-        mails.update({str(mail["Delivered-To"]): mail for mail in mine})
-        return len(mine) == 2
-
-    wait_until(both)
-    bodies = {to: [part.get_content() for part in mail.walk() if not part.is_multipart()] for to, mail in mails.items()}
-    assert set(mails) == {email, visit.owner}
-    text, html = (body.replace("\r\n", "\n") for body in bodies[visit.owner])
+    """The visitor is mailed nothing that was typed; the owner, once that is due, everything, and `also`."""
+    if visit.asks:
+        (asked,) = mails_of(server, email, 1)
+        assert texts(asked)[0].count("/confirm/") == 1
+        path = "/confirm/" + re.findall(r"/confirm/(\S+)", texts(asked)[0])[0]
+        assert httpx.post(server.url + path).status_code == 200
+    *to_visitor, to_owner = sorted(
+        mails_of(server, email, 3 if visit.asks else 2), key=lambda mail: str(mail["Delivered-To"]) == visit.owner
+    )
+    assert {str(mail["Delivered-To"]) for mail in to_visitor} == {email}
+    assert str(to_owner["Delivered-To"]) == visit.owner
+    text, html = texts(to_owner)
     for value in [email, *visit.typed.values(), *visit.chosen.values(), *also.splitlines()]:
         assert value.splitlines()[-1] in text
     assert "<b>cheese</b>" not in html
     for value in [*visit.typed.values(), also]:
-        assert not value or not any(value.splitlines()[0] in body for body in bodies[email])
+        assert not value or not any(value.splitlines()[0] in body for mail in to_visitor for body in texts(mail))
+
+
+def mails_of(server: Server, email: str, count: int) -> list[EmailMessage]:
+    """So many mails to this visitor, or about him; waits for them."""
+    found: list[EmailMessage] = []
+
+    def all_there() -> bool:
+        found[:] = [mail for mail in server.mails() if email in (mail["Delivered-To"], mail["Reply-To"])]
+        return len(found) == count
+
+    wait_until(all_there)
+    return found
+
+
+def texts(mail: EmailMessage) -> list[str]:
+    """The two parts, plain first."""
+    return [part.get_content().replace("\r\n", "\n") for part in mail.walk() if not part.is_multipart()]
