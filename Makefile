@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 NODEMAILER := bench/senders/nodemailer
 BENCHES := static mail signup
 
-.PHONY: install install-dev install-bench install-audit run test soak audit bench check lint lock clean
+.PHONY: install install-dev install-bench install-audit run test soak audit bench check lint messages lock clean
 .DEFAULT_GOAL := run
 
 install: $(VENV)/.installed
@@ -88,6 +88,10 @@ lint: install-dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+# Brings the catalogues in line with the source, and says what there is to translate.
+messages: install
+	@$(BIN)/python -m server.i18n.extract
 
 # Needs uv. --no-emit-index-url: a lock file names packages, never a place to fetch them from.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml

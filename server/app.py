@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from server import __version__, hosting, log, progress, signup, site
-from server.hosting import Cache, Encoded, Hosting, Published, Shelf, SnapshotError, Source
+from server.hosting import Cache, Content, Encoded, Hosting, Published, Shelf, SnapshotError, Source, encoded
 from server.limits import Gate
 from server.progress import Words
 from server.runtime import Runtime, Step, opened
@@ -24,7 +24,7 @@ from server.settings import Settings
 from server.signing import Keys, kept
 from server.signup import Reception
 from server.site import RESERVED_SLUGS, Site, SiteError
-from server.web import live, mailbox, operate, problems
+from server.web import live, mailbox, operate, problems, words
 from server.web import signup as signup_routes
 from server.web.live import Live
 from server.web.middleware import SECURITY_HEADERS, BodyLimit, RequestId, SecurityHeaders, Timing, Unexpected
@@ -168,8 +168,11 @@ def _dead_links(one: Site, published: Published) -> list[str]:
 def _own_files(reloads: bool) -> Source:
     """What the server ships for pages."""
     ours = {file.name: file for file in STATIC.iterdir() if reloads or file.name != live.SCRIPT}
+    script = STATIC / words.SCRIPT
+    spoken = Content(encoded(words.translated(script.read_bytes())), script.stat().st_mtime)
     # After an update pages must not go on with the script of before.
-    return Source("_doorbell", ours, headers=hosting.headers("/*\n  Cache-Control: no-cache", STATIC))
+    headers = hosting.headers("/*\n  Cache-Control: no-cache", STATIC)
+    return Source("_doorbell", ours, headers=headers, composed={script: spoken})
 
 
 def _docs_files() -> Source:

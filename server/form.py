@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
 
+from server.i18n import Text
 from server.site import FormField, Site, address
 
 Value = str | bool | None
@@ -60,7 +61,7 @@ def _blank_is_absent(value: object) -> object:
 
 def _required(value: object) -> object:
     if _blank_is_absent(value) is None:
-        raise ValueError("This field is required.")
+        raise ValueError(Text("This field is required."))
     return value
 
 
@@ -78,7 +79,7 @@ _SURROGATES = re.compile(r"[\ud800-\udfff]")
 def _line(value: str) -> str:
     value = unicodedata.normalize("NFC", value.translate(_DIRECTIONS).strip())
     if _NOT_IN_LINE.search(value):
-        raise ValueError("This must be one line, without control characters.")
+        raise ValueError(Text("This must be one line, without control characters."))
     return value
 
 
@@ -87,28 +88,57 @@ def _lines(value: str) -> str:
     # Form feeds and vertical tabs are line breaks in what is pasted from a PDF or a slide.
     value = re.sub(r"\r\n?|[\v\f]", "\n", unicodedata.normalize("NFC", value.strip()))
     if _NOT_IN_LINES.search(value):
-        raise ValueError("This must not hold control characters.")
+        raise ValueError(Text("This must not hold control characters."))
     return value
 
 
 def _longest(limit: int, value: str) -> str:
     if len(value) > limit:
-        raise ValueError(f"This must have at most {limit} characters; it has {len(value)}.")
+        raise ValueError(
+            Text("This must have at most {limit} characters; it has {count}.", limit=limit, count=len(value))
+        )
     return value
+
+
+_TOO_LONG = Text("It has more than 254 characters.")
+
+# What people mistype, in the words of the library that checks: these can be said in other languages.
+_REASONS: Mapping[str, Text] = {
+    str(reason): reason
+    for reason in (
+        _TOO_LONG,
+        Text("An email address must have an @-sign."),
+        Text('The email address has the "full-width" at-sign (@) character instead of a regular at-sign.'),
+        Text("There must be something before the @-sign."),
+        Text("There must be something after the @-sign."),
+        Text("The part after the @-sign is not valid. It should have a period."),
+        Text("An email address cannot have two periods in a row."),
+        Text("An email address cannot have a period immediately before the @-sign."),
+        Text("An email address cannot have a period immediately after the @-sign."),
+        Text("An email address cannot end with a period."),
+    )
+}
+
+
+def _no_address(reason: str) -> Text:
+    if known := _REASONS.get(reason):
+        return Text("This is not a valid e-mail address. {reason}", reason=known)
+    english = f"This is not a valid e-mail address. {reason}"
+    return Text("This is not a valid e-mail address. Please check it for typing errors.", english=english)
 
 
 def _address(value: str) -> str:
     try:
         if len(value.strip()) > 254:  # the check's own refusal would quote all of it
-            raise ValueError("It has more than 254 characters.")
+            raise ValueError(_TOO_LONG)
         return address(value.strip())
     except ValueError as error:
-        raise ValueError(f"This is not a valid e-mail address. {error}") from None
+        raise ValueError(_no_address(str(error))) from None
 
 
 def _telephone(value: str) -> str:
     if not re.fullmatch(r"(?=(.*[0-9]){3})[0-9+()./ -]+", value):
-        raise ValueError("This is not a telephone number.")
+        raise ValueError(Text("This is not a telephone number."))
     return value
 
 
@@ -117,7 +147,7 @@ def _number(value: object) -> object:
     if isinstance(value, bool) or not re.fullmatch(
         r"[+-]?([0-9]+([.,][0-9]+)?|[.,][0-9]+)([eE][+-]?[0-9]{1,3})?", number
     ):
-        raise ValueError("This is not a number.")
+        raise ValueError(Text("This is not a number."))
     return number
 
 
@@ -127,7 +157,7 @@ def _date(value: str) -> str:
             raise ValueError
         return date.fromisoformat(value).isoformat()
     except ValueError:
-        raise ValueError("This is not a date like 2026-01-31.") from None
+        raise ValueError(Text("This is not a date like 2026-01-31.")) from None
 
 
 def _ticked(value: object) -> object:
@@ -139,14 +169,14 @@ def _ticked(value: object) -> object:
 
 def _must_tick(value: bool) -> bool:
     if not value:
-        raise ValueError("This must be ticked.")
+        raise ValueError(Text("This must be ticked."))
     return value
 
 
 def _unicode(value: str) -> str:
     # Half a surrogate pair, which JSON can escape, has no UTF-8: it would raise where it is stored or answered.
     if _SURROGATES.search(value):
-        raise ValueError("This holds characters that are not valid.")
+        raise ValueError(Text("This holds characters that are not valid."))
     return value
 
 

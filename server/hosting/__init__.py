@@ -4,12 +4,13 @@ from server.hosting.asgi import Hosting
 from server.hosting.files import SnapshotError
 from server.hosting.origin import Published, Serving, publish
 from server.hosting.rules import headers
-from server.hosting.shelf import Encoded, Shelf
+from server.hosting.shelf import Content, Encoded, Shelf, encoded
 from server.hosting.source import Source, read
 from server.hosting.variants import Cache
 
 __all__ = [
     "Cache",
+    "Content",
     "Encoded",
     "Hosting",
     "Published",
@@ -17,6 +18,7 @@ __all__ = [
     "Shelf",
     "SnapshotError",
     "Source",
+    "encoded",
     "headers",
     "publish",
     "read",

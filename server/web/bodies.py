@@ -9,6 +9,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
+from server.i18n import Text
 from server.web.problems import Problem
 
 _URLENCODED = "application/x-www-form-urlencoded"
@@ -39,14 +40,16 @@ async def read(request: Request) -> dict[str, Any]:
         async with request.form(max_files=MAX_FIELDS, max_fields=MAX_FIELDS, max_part_size=64 * 1024) as form:
             return _flat(form.multi_items())
     accepted = ", ".join(["application/json", *sorted(FORM_TYPES)])
-    raise Problem(415, f"Send the form as one of {accepted}.", headers={"accept-post": accepted})
+    raise Problem(
+        415, Text("Send the form as one of {accepted}.", accepted=accepted), headers={"accept-post": accepted}
+    )
 
 
 def _check_charset(request: Request) -> None:
     # The parser below would take any codec that Python has, `undefined` and `unicode_escape` among them.
     _, parameters = parse_options_header(request.headers.get("content-type", ""))
     if parameters.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):
-        raise Problem(415, "Send the form in UTF-8.")
+        raise Problem(415, Text("Send the form in UTF-8."))
 
 
 def _pairs_of(body: bytes) -> list[tuple[str, str]]:
@@ -54,9 +57,9 @@ def _pairs_of(body: bytes) -> list[tuple[str, str]]:
     try:
         return parse_qsl(body.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
     except UnicodeDecodeError:
-        raise Problem(400, "The form is not in UTF-8.") from None
+        raise Problem(400, Text("The form is not in UTF-8.")) from None
     except ValueError:
-        raise Problem(400, f"The form may have at most {MAX_FIELDS} fields.") from None
+        raise Problem(400, Text("The form may have at most {count} fields.", count=MAX_FIELDS)) from None
 
 
 def _flat(items: Iterable[tuple[str, str | UploadFile]]) -> dict[str, Any]:
@@ -64,7 +67,7 @@ def _flat(items: Iterable[tuple[str, str | UploadFile]]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, value in items:
         if not isinstance(value, str):
-            raise Problem(400, f"The field {_shown(name)} is a file; files are not taken.")
+            raise Problem(400, Text("The field {name} is a file; files are not taken.", name=_shown(name)))
         fields[name] = value
     return fields
 
@@ -74,16 +77,16 @@ def _object(body: bytes) -> dict[str, Any]:
         # RecursionError: a thousand brackets, deep. ValueError: no JSON, no UTF-8, or a number of 5,000 digits.
         found = _JSON.decode(body.decode("utf-8"))
     except (ValueError, RecursionError):
-        raise Problem(400, "The body is not valid JSON.") from None
+        raise Problem(400, Text("The body is not valid JSON.")) from None
     if not isinstance(found, dict):
-        raise Problem(400, "The body must be a JSON object with a member for each field.")
+        raise Problem(400, Text("The body must be a JSON object with a member for each field."))
     return found
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise Problem(400, "A member of the JSON object is given twice.")
+        raise Problem(400, Text("A member of the JSON object is given twice."))
     return found
 
 

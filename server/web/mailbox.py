@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
+from server.i18n import Text
 from server.mail.mailbox import Caught, Mailbox
 from server.web.depends import Operator, Running
 from server.web.pages import page
@@ -21,13 +22,13 @@ _SANDBOX = (
 
 def _open(runtime: Running) -> Mailbox:
     if runtime.mailbox is None:
-        raise Problem(404, "Mail goes to a relay (DOORBELL_SMTP_URL): there is no built-in mailbox.")
+        raise Problem(404, Text("Mail goes to a relay (DOORBELL_SMTP_URL): there is no built-in mailbox."))
     return runtime.mailbox
 
 
 async def _mail(runtime: Running, key: str) -> Caught:
     if (mail := await _open(runtime).get(key)) is None:
-        raise Problem(404, "There is no such mail.")
+        raise Problem(404, Text("There is no such mail."))
     return mail
 
 
@@ -44,13 +45,13 @@ async def index(request: Request, runtime: Running) -> Response:
     number = max(int(wanted), 1) if wanted.isascii() and wanted.isdigit() and len(wanted) < 8 else 1
     total, mails = await _open(runtime).newest(PAGE_SIZE, (number - 1) * PAGE_SIZE)
     pages = max(-(-total // PAGE_SIZE), 1)
-    return page("mailbox.html", {"mails": mails, "total": total, "number": number, "pages": pages})
+    return page(request, "mailbox.html", {"mails": mails, "total": total, "number": number, "pages": pages})
 
 
 @router.api_route("/{key}", methods=_READ)
-async def show(key: str, runtime: Running) -> Response:
+async def show(request: Request, key: str, runtime: Running) -> Response:
     """One mail: its headers, the HTML in a sandboxed frame, the text, the source."""
-    return page("mail.html", {"mail": await _mail(runtime, key)})
+    return page(request, "mail.html", {"mail": await _mail(runtime, key)})
 
 
 @router.api_route("/{key}/html", methods=_READ)
@@ -58,7 +59,7 @@ async def html(key: str, runtime: Running) -> Response:
     """The HTML part alone, for the frame."""
     mail = await _mail(runtime, key)
     if mail.html is None:
-        raise Problem(404, "This mail has no HTML part.")
+        raise Problem(404, Text("This mail has no HTML part."))
     body = mail.html.encode("utf-8", "replace")
     return HTMLResponse(body, headers={"content-security-policy": _SANDBOX, "cache-control": "no-store"})
 

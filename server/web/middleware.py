@@ -12,10 +12,12 @@ from time import perf_counter
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import log
+from server.i18n import Text
+from server.web.pages import language
 from server.web.problems import Problem, respond
 
 _log = log.get(__name__)
@@ -99,7 +101,9 @@ class BodyLimit:
             message: Message = {} if seen > self.limit else await receive()
             seen += len(message.get("body", b""))
             if seen > self.limit:
-                raise HTTPException(413, f"The request body may have at most {self.limit // 1024} KiB.")
+                raise HTTPException(
+                    413, Text("The request body may have at most {limit} KiB.", limit=self.limit // 1024)
+                )
             return message
 
         await self.app(scope, counted, send)
@@ -147,11 +151,11 @@ class Unexpected:
             # The server stops, and this request has used up its grace time. It ends here with its task.
             _log.warning("request.cut", method=scope["method"])
             if not begun:
-                await respond(Problem(503, "The server is stopping.", headers={"retry-after": "5"}))(
-                    scope, receive, send
-                )
+                stopping = Problem(503, Text("The server is stopping."), headers={"retry-after": "5"})
+                await respond(stopping, language(Request(scope)))(scope, receive, send)
         except Exception:
             _log.exception("request.failed", method=scope["method"])
             if begun:
                 raise  # too late for an answer: the server cuts the connection, and the client sees that it is cut
-            await respond(Problem(500, "Something went wrong here. It was logged."))(scope, receive, send)
+            failed = Problem(500, Text("Something went wrong here. It was logged."))
+            await respond(failed, language(Request(scope)))(scope, receive, send)

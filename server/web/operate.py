@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from server import metrics
+from server.i18n import Text
 from server.web.depends import Operator, Receptions, Running
 from server.web.pages import page
 from server.web.problems import Problem
@@ -42,9 +43,10 @@ async def measurements(request: Request, runtime: Running) -> Response:
 async def index(request: Request, receptions: Receptions) -> Response:
     """The sites that are served here."""
     if not request.app.state.index:
-        return page("problem.html", {"problem": Problem(404, "There is no page at this address.")}, status=404)
+        problem = Problem(404, Text("There is no page at this address."))
+        return page(request, "problem.html", {"problem": problem}, status=404)
     sites = [reception.site for reception in receptions.values()]
-    return page("index.html", {"sites": sites})
+    return page(request, "index.html", {"sites": sites})
 
 
 @router.api_route("/openapi.json", methods=_READ, include_in_schema=False, dependencies=[Operator])
@@ -55,7 +57,7 @@ async def openapi(request: Request) -> JSONResponse:
 
 
 @router.api_route("/docs", methods=_READ, include_in_schema=False, dependencies=[Operator])
-async def docs() -> Response:
+async def docs(request: Request) -> Response:
     """The API's documentation, to read and to try. Its assets are our own, its script a file."""
     # Swagger UI sets style attributes as it draws.
-    return page("docs.html", {}, policy="style-src-attr 'unsafe-inline'")
+    return page(request, "docs.html", {}, headers={"content-language": "en"}, policy="style-src-attr 'unsafe-inline'")

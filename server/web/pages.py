@@ -5,23 +5,36 @@ Sites are styled by their own files; these pages take only a site's accent colou
 
 import secrets
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from server.i18n import SOURCE, catalogue, negotiate, translated
 from server.site import Site
 
 STATIC = Path(__file__).parent / "static"
 
-_environment = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    auto_reload=False,
-)
+
+@cache
+def _environment(language: str) -> Environment:
+    texts = catalogue(language)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+        extensions=["jinja2.ext.i18n"],
+        # What a problem says comes as it was raised; it is escaped after this.
+        finalize=lambda value: translated(value, texts),
+    )
+    environment.install_gettext_translations(texts, newstyle=True)  # type: ignore[attr-defined]
+    return environment
+
 
 _POLICY = (
     "default-src 'self'; img-src 'self' data:; base-uri 'none'; object-src 'none'; "
@@ -29,7 +42,13 @@ _POLICY = (
 )
 
 
+def language(request: Request, site: Site | None = None) -> str:
+    """The language to answer in: the client's, else that of `site`, as far as there are texts in it."""
+    return negotiate(request.headers.get("accept-language", ""), site.locale if site else SOURCE)
+
+
 def page(
+    request: Request,
     template: str,
     values: Mapping[str, object],
     *,
@@ -38,10 +57,14 @@ def page(
     headers: Mapping[str, str] | None = None,
     policy: str = "",
 ) -> HTMLResponse:
-    """A page from `template`, in the colours of `site` where it is about one. `policy` adds CSP directives."""
-    nonce = secrets.token_urlsafe(16)
-    html = _environment.get_template(template).render({**values, "site": site, "nonce": nonce})
+    """A page from `template` in the client's language, in the colours of `site` where it is about one.
+
+    `policy` adds CSP directives. A Text among the values is said in the page's language too.
+    """
+    nonce, tag = secrets.token_urlsafe(16), language(request, site)
+    html = _environment(tag).get_template(template).render({**values, "site": site, "nonce": nonce, "language": tag})
     csp = f"{_POLICY}; style-src 'self' 'nonce-{nonce}'{'; ' + policy if policy else ''}"
     ours = {"content-security-policy": csp, "cache-control": "no-store"}
+    ours |= {"content-language": tag, "vary": "Accept-Language"}
     # replace: a mail that is shown may hold half a surrogate pair, which has no UTF-8
     return HTMLResponse(html.encode("utf-8", "replace"), status, {**ours, **(headers or {})})

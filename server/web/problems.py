@@ -9,17 +9,31 @@ from starlette.responses import JSONResponse, Response
 
 from server import log
 from server.db import DatabaseUnavailable
+from server.i18n import Text, catalogue
+from server.site import Site
 from server.web.negotiation import prefers_html
-from server.web.pages import page
+from server.web.pages import language, page
 
 _log = log.get(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
 # As RFC 9110 has them; what the standard library calls these differs from one Python to the next.
-_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+# The titles that visitors meet stand here, to be said in their languages.
+_TITLES = {
+    400: Text("Bad Request"),
+    403: Text("Forbidden"),
+    404: Text("Not Found"),
+    405: Text("Method Not Allowed"),
+    413: Text("Content Too Large"),
+    415: Text("Unsupported Media Type"),
+    422: Text("Unprocessable Content"),
+    429: Text("Too Many Requests"),
+    500: Text("Internal Server Error"),
+    503: Text("Service Unavailable"),
+}
 
-OPERATOR_ONLY = "This address answers the operator only, from this machine or its private network (DOORBELL_OPS)."
+OPERATOR_ONLY = Text("This address answers the operator only, from this machine or its private network (DOORBELL_OPS).")
 
 
 class Problem(Exception):
@@ -28,13 +42,13 @@ class Problem(Exception):
     def __init__(
         self,
         status: int,
-        detail: str,
-        errors: list[tuple[str, str]] | None = None,
+        detail: Text,
+        errors: list[tuple[str, Text]] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
-        self.title = _TITLES.get(status) or HTTPStatus(status).phrase
+        self.title = _TITLES.get(status) or Text(HTTPStatus(status).phrase)
         self.detail = detail
         self.errors = errors or []
         self.headers = dict(headers or {})
@@ -52,31 +66,46 @@ def of(error: Exception) -> Problem:
         return Problem(error.status_code, _detail(error), headers=error.headers)
     if isinstance(error, DatabaseUnavailable):
         _log.error("request.database_unavailable", reason=str(error))
-        return Problem(503, "We cannot write it down just now. Please try again soon.", headers={"retry-after": "30"})
+        return Problem(
+            503, Text("We cannot write it down just now. Please try again soon."), headers={"retry-after": "30"}
+        )
     raise TypeError(error)
 
 
-def _detail(error: HTTPException) -> str:
+def _detail(error: HTTPException) -> Text:
     allowed = (error.headers or {}).get("Allow")
-    return f"This address takes {allowed} only." if error.status_code == 405 and allowed else error.detail
+    if error.status_code == 405 and allowed:
+        return Text("This address takes {methods} only.", methods=allowed)
+    if isinstance(error.detail, Text):
+        return error.detail
+    # The framework's own: a title, or what is wrong with a body.
+    known = _TITLES.get(error.status_code)
+    return known if known == error.detail else Text("The request cannot be read.", english=error.detail)
 
 
-def respond(problem: Problem) -> Response:
-    """The problem as JSON."""
+def respond(problem: Problem, language: str) -> Response:
+    """The problem as JSON. The title is that of the status, and stays English."""
+    texts = catalogue(language)
     body: dict[str, object] = {
         "type": "about:blank",
         "title": problem.title,
         "status": problem.status,
-        "detail": problem.detail,
+        "detail": problem.detail.within(texts),
     }
     if problem.errors:
-        body["errors"] = [{"field": field, "message": message} for field, message in problem.errors]
-    return JSONResponse(body, problem.status, problem.headers, MEDIA_TYPE)
+        body["errors"] = [{"field": field, "message": message.within(texts)} for field, message in problem.errors]
+    ours = {"content-language": language, "vary": "Accept-Language"}
+    return JSONResponse(body, problem.status, {**ours, **problem.headers}, MEDIA_TYPE)
+
+
+def answer(request: Request, problem: Problem, site: Site | None = None) -> Response:
+    """A page for a browser, JSON for everybody else; in the client's language, else that of `site`."""
+    if prefers_html(request.headers.get("accept", "")):
+        values = {"problem": problem}
+        return page(request, "problem.html", values, site=site, status=problem.status, headers=problem.headers)
+    return respond(problem, language(request, site))
 
 
 async def handle(request: Request, error: Exception) -> Response:
-    """Exception handler for each of FAILURES: a page for a browser, JSON for everybody else."""
-    problem = of(error)
-    if prefers_html(request.headers.get("accept", "")):
-        return page("problem.html", {"problem": problem}, status=problem.status, headers=problem.headers)
-    return respond(problem)
+    """Exception handler for each of FAILURES."""
+    return answer(request, of(error))

@@ -9,11 +9,8 @@
 (() => {
   "use strict";
 
-  const SUCCESS = "Thank you! We have your message and will write to you by e-mail.";
-  const UNREACHABLE = "We could not reach the server. What you typed is still here; please try again.";
-  const FAILED = "Something went wrong on our side.";
-  const REFUSED = "Please check what you typed.";
-  const KEPT = "What you typed is still here";
+  // What is said here, in other languages: {"zh-Hans": {"English": "…"}}. The server fills this in, from its catalogues.
+  const TRANSLATIONS = {};
   const TIMEOUT_MS = 30_000;
 
   // A control named "action", "reset" or even "elements" hides the form's own property of that name,
@@ -43,12 +40,32 @@
     }
   }
 
-  function whenToRetry(response) {
-    const seconds = Number(response.headers.get("Retry-After"));
-    return seconds > 120 ? `in about ${Math.ceil(seconds / 60)} minutes` : "in a moment";
+  function localeOf(form) {
+    try {
+      return new Intl.Locale(call(form, "closest", "[lang]").lang);
+    } catch {
+      return null; // no language, or not a tag of one
+    }
+  }
+
+  // The words of a form's language. Texts are in English here; {name} in them stands for a value.
+  function wordsIn(locale) {
+    const { language, script } = locale?.maximize() ?? {};
+    const table = TRANSLATIONS[`${language}-${script}`] ?? {};
+    const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+    return {
+      gettext: (text, values = {}) => fill(table[text] ?? text, values),
+      ngettext(one, many, count, values = {}) {
+        const forms = table[one] ?? { one, other: many };
+        const category = new Intl.PluralRules(table[one] ? locale : "en").select(count);
+        return fill(forms[category] ?? forms.other, { count, ...values });
+      },
+    };
   }
 
   function enhance(form, index) {
+    const locale = localeOf(form);
+    const { gettext, ngettext } = wordsIn(locale);
     const shown = new Map(); // field name -> undo what showing its error did
     let busy = false;
 
@@ -148,27 +165,41 @@
     }
 
     function accepted(unchanged) {
-      const status = say(read(form, "dataset").success || SUCCESS, "success");
+      const status = say(read(form, "dataset").success || gettext("Thank you! We have your message and will write to you by e-mail."), "success");
       if (unchanged) call(form, "reset"); // else the visitor went on typing: not ours to wipe
       status.tabIndex = -1;
       status.focus();
       call(form, "dispatchEvent", new CustomEvent("doorbell:accepted", { bubbles: true }));
     }
 
+    function tryAgain(response, why) {
+      const minutes = Math.ceil(Number(response.headers.get("Retry-After")) / 60);
+      if (minutes > 2) {
+        return ngettext(
+          "{why} What you typed is still here; please try again in about {count} minute.",
+          "{why} What you typed is still here; please try again in about {count} minutes.",
+          minutes,
+          { why },
+        );
+      }
+      return gettext("{why} What you typed is still here; please try again in a moment.", { why });
+    }
+
     async function refused(response) {
       const problem = await problemOf(response);
+      const failed = gettext("Something went wrong on our side.");
       const text = [problem.detail, problem.title].find((part) => part && typeof part === "string");
       if (response.status === 422) {
         const errors = Array.isArray(problem.errors) ? problem.errors : [];
         showErrors(
           errors.filter((error) => error && typeof error.field === "string" && typeof error.message === "string"),
-          text || REFUSED,
+          text || gettext("Please check what you typed."),
         );
       } else if (response.status === 429 || response.status === 503) {
-        const why = (text || FAILED).replace(/[^.!?]$/, "$&.");
-        say(`${why} ${KEPT}; please try again ${whenToRetry(response)}.`, "error");
+        const why = (text || failed).replace(/\P{Sentence_Terminal}$/u, "$&.");
+        say(tryAgain(response, why), "error");
       } else {
-        say(text || `${FAILED} ${KEPT}; please try again.`, "error");
+        say(text || gettext("{why} What you typed is still here; please try again.", { why: failed }), "error");
       }
     }
 
@@ -187,7 +218,11 @@
       try {
         response = await fetch(call(form, "getAttribute", "action") || "", {
           method: "POST",
-          headers: { "Content-Type": "application/json", Accept: "application/json" },
+          headers: {
+            "Content-Type": "application/json",
+            Accept: "application/json",
+            ...(locale && { "Accept-Language": locale.baseName }),
+          },
           body,
           signal: AbortSignal.timeout?.(TIMEOUT_MS),
         });
@@ -202,7 +237,9 @@
       // A disabled button loses the focus; the answer may move it on from here.
       if (document.activeElement === document.body) focused?.focus?.({ preventScroll: true });
 
-      if (response === null) say(UNREACHABLE, "error");
+      if (response === null) {
+        say(gettext("We could not reach the server. What you typed is still here; please try again."), "error");
+      }
       // Only 202 is a yes: a captive portal or a proxy's page answers 200.
       else if (response.status === 202) accepted(JSON.stringify(valuesOf(form, submitter)) === body);
       else await refused(response);
@@ -214,7 +251,7 @@
       clearErrors();
       say("");
       const errors = browserErrors();
-      if (errors.length > 0) showErrors(errors, REFUSED);
+      if (errors.length > 0) showErrors(errors, gettext("Please check what you typed."));
       else void send(event.submitter);
     });
 
