@@ -202,9 +202,9 @@ def create_app(settings: Settings, *, reloads: bool = False) -> FastAPI:
 
     With `reloads`, a change below the sites folder is served at once, and open pages reload themselves.
     """
-    runtime = Runtime(settings)
     pages = Live() if reloads else None
     current = Current(settings, pages)
+    runtime = Runtime(settings, lambda: current.sites.receptions)
 
     def open_keys() -> None:
         keys = Keys(settings.secret_key or kept(settings.data_dir / "secret.key"))

@@ -5,7 +5,7 @@ database -> mailbox (where there is no relay) -> SMTP pool -> dispatcher -> time
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,8 @@ from sqlalchemy import Connection
 
 from server import log, metrics
 from server.db import Database, DatabaseUnavailable
-from server.jobs import purge
+from server.jobs import digest, purge
+from server.jobs.purge import Retention
 from server.jobs.schedule import Schedule
 from server.mail.connection import Relay
 from server.mail.mailbox import Mailbox, catching
@@ -23,6 +24,7 @@ from server.mail.pool import Limits, Pool
 from server.outbox import store
 from server.outbox.dispatcher import Dispatcher
 from server.settings import Settings
+from server.signup import Reception
 
 _log = log.get(__name__)
 
@@ -83,9 +85,11 @@ async def _close(step: Step) -> None:
 
 @dataclass
 class Runtime:
-    """The open things of one process. `mailbox` is None where mail goes to a relay."""
+    """The open things of one process. `receptions` answers the sites that are served now, by slug; `mailbox` is None
+    where mail goes to a relay."""
 
     settings: Settings
+    receptions: Callable[[], Mapping[str, Reception]] = dict
     database: Database = field(init=False)
     mailbox: Mailbox | None = field(init=False, default=None)
     pool: Pool = field(init=False)
@@ -135,8 +139,13 @@ class Runtime:
         await self.dispatcher.open()
 
     async def _open_jobs(self) -> None:
-        days = self.settings.mail_retention_days
-        self.schedule = Schedule(self.database, [purge.job(self.database, days)] if days else [])
+        keep = Retention(
+            texts=self.settings.mail_retention_days,
+            unconfirmed=self.settings.unconfirmed_retention_days,
+            signups=self.settings.signup_retention_days,
+        )
+        jobs = [purge.job(self.database, keep), digest.job(self.database, self.receptions)]
+        self.schedule = Schedule(self.database, jobs)
         await self.schedule.open()
 
     def wake(self) -> None:

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from server.cli import check, mail, migrate, outbox, serve
+from server.cli import check, export, mail, migrate, outbox, people, serve, signups
 
 app = typer.Typer(
     name="doorbell",
@@ -22,6 +22,9 @@ mail.app.command("show")(outbox.show)
 mail.app.command("retry")(outbox.retry)
 mail.app.command("cancel")(outbox.cancel)
 mail.app.command("purge")(outbox.purge)
+app.add_typer(signups.app, name="signups")
+app.add_typer(people.app, name="people")
+app.command("export")(export.export)
 
 
 def main() -> None:

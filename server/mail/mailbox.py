@@ -10,7 +10,8 @@ import email.policy
 import mailbox
 import os
 import re
-from collections.abc import AsyncIterator
+from binascii import a2b_qp
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -85,6 +86,34 @@ class Mailbox:
         """One mail, or None."""
         return await asyncio.to_thread(lambda: _read(mailbox.Maildir(self.folder), key))
 
+    async def about(self, address: str, message_ids: Collection[str] = ()) -> list[Caught]:
+        """The mails that name this address anywhere, and those with these Message-IDs, oldest first; none where there
+        is no mailbox. Capitals do not matter."""
+        return await asyncio.to_thread(self._about, address, message_ids)
+
+    def _about(self, address: str, message_ids: Collection[str]) -> list[Caught]:
+        if not (self.folder / "new").is_dir():
+            return []
+        box = mailbox.Maildir(self.folder)
+        # As a whole word: it is also the end, or the beginning, of other people's.
+        name = re.compile(rb"(?<![\w.+-])" + re.escape(address.lower().encode()) + rb"(?![\w-]|\.\w)")
+        ids = [message_id.encode() for message_id in message_ids]
+        found = []
+        for key in sorted(box.keys(), key=_order):
+            data = _bytes(box, key)
+            if name.search(a2b_qp(data).lower()) or any(one in data for one in ids):
+                found.append(_read(box, key))
+        return [caught for caught in found if caught is not None]
+
+    async def remove(self, keys: Collection[str]) -> None:
+        """Removes these mails; what is gone already is fine. Raises OSError."""
+        await asyncio.to_thread(self._remove, keys)
+
+    def _remove(self, keys: Collection[str]) -> None:
+        box = mailbox.Maildir(self.folder)
+        for key in keys:
+            box.discard(key)
+
 
 def _order(key: str) -> tuple[int, ...]:
     """A Maildir's names begin with seconds, then microseconds and a counter, none of them padded."""
@@ -92,10 +121,15 @@ def _order(key: str) -> tuple[int, ...]:
     return tuple(int(part) for part in found.groups()) if found else (0,)
 
 
-def _read(box: "mailbox.Maildir", key: str) -> Caught | None:
+def _bytes(box: "mailbox.Maildir", key: str) -> bytes:
     try:
-        data = box.get_bytes(key)
+        return box.get_bytes(key)
     except (KeyError, FileNotFoundError):  # the latter: removed since the folder was read
+        return b""
+
+
+def _read(box: "mailbox.Maildir", key: str) -> Caught | None:
+    if not (data := _bytes(box, key)):
         return None
     parsed = email.message_from_bytes(data, policy=email.policy.default)
     return Caught(

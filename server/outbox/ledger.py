@@ -162,6 +162,11 @@ def ids(connection: Connection, wanted: Filter) -> list[int]:
     return [row.id for row in connection.execute(query)]
 
 
+def mails(connection: Connection, condition: ColumnElement[bool]) -> list[Entry]:
+    """All of which `condition` holds, oldest first."""
+    return [_entry(row) for row in connection.execute(_ENTRY.where(condition).order_by(outbox.c.id))]
+
+
 def show(connection: Connection, id: int) -> Account | None:
     """One mail; None where there is none of this id."""
     row = connection.execute(_ENTRY.where(outbox.c.id == id)).first()

@@ -10,6 +10,7 @@ import structlog
 from typer.testing import CliRunner, Result
 
 from server.cli import app
+from tests.cli.desk import Desk
 
 Run = Callable[..., Result]
 
@@ -33,3 +34,8 @@ def run(environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
+
+
+@pytest.fixture
+def desk(sites: Path, tmp_path: Path) -> Desk:
+    return Desk(sites, tmp_path / "var" / "doorbell.db")

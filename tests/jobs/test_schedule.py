@@ -56,7 +56,7 @@ async def change(database: Database, values: str) -> None:
 
 async def row(database: Database) -> Any:
     clock = "(julianday('now') - 2440587.5) * 86400.0"
-    query = text(f"SELECT *, due_at - {clock} AS due_in FROM jobs")
+    query = text(f"SELECT *, due_at - {clock} AS due_in FROM jobs WHERE name = 'purge'")
     return await database.read(lambda connection: connection.execute(query).one())
 
 

@@ -1,0 +1,188 @@
+"""The digest: each signup that nobody confirmed is told of once, whatever happens in between."""
+
+import asyncio
+import email
+import email.policy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event
+
+from server import registry
+from server.db import Database
+from server.jobs import digest
+from server.runtime import Runtime, opened
+from server.settings import Settings
+from server.signup import Reception
+from tests.conftest import add_site, eventually
+from tests.signups import ASKING, DAY, HOUR, change, received, sign_up
+
+
+async def run(database: Database, *receptions: Reception, closing: bool = False) -> None:
+    stop = asyncio.Event()
+    if closing:
+        stop.set()
+    await digest.job(database, lambda: {one.site.slug: one for one in receptions}).run(stop)
+
+
+def digests(database: Database) -> list[str]:
+    """What those say that were written."""
+    query = "SELECT data FROM messages JOIN outbox ON id = outbox_id WHERE kind = 'digest' ORDER BY id"
+    parsed = [email.message_from_bytes(data, policy=email.policy.default) for (data,) in change(database, query)]
+    bodies = [mail.get_body(("plain",)) for mail in parsed]
+    return [str(body.get_content()).replace("\r\n", "\n") for body in bodies if body is not None]
+
+
+def numbered(count: int) -> list[str]:
+    return [f"v{number:03}@there.example" for number in range(count)]
+
+
+async def test_owner_is_told_of_what_was_not_confirmed(database: Database, lamps: Reception) -> None:
+    await sign_up(database, lamps, ["ann@there.example"], age=7 * HOUR, name="Ann", message="two\nlines")
+    await run(database, lamps)
+    [text] = digests(database)
+    assert "ann@there.example" in text and "Which colour?" in text and "two\n  lines" in text
+    [row] = change(database, "SELECT recipient, state, recipient_hash, signup_id FROM outbox WHERE kind = 'digest'")
+    assert row == ("owner@bikeshed.example", "pending", None, None)
+
+
+async def test_is_told_once(database: Database, lamps: Reception) -> None:
+    await sign_up(database, lamps, ["ann@there.example"], age=7 * HOUR)
+    await run(database, lamps)
+    await run(database, lamps)
+    assert len(digests(database)) == 1
+
+
+@pytest.mark.parametrize(
+    "instead",
+    [
+        "created_at = created_at + 7200",  # five hours old
+        "status = 'confirmed'",
+        "status = 'accepted'",
+        "status = 'spam'",
+        "site = 'chairs'",
+        "told_at = 1",
+    ],
+)
+async def test_nothing_to_tell(database: Database, lamps: Reception, instead: str) -> None:
+    await sign_up(database, lamps, ["ann@there.example"], age=7 * HOUR)
+    change(database, f"UPDATE signups SET {instead}")
+    await run(database, lamps)
+    assert digests(database) == []
+
+
+async def test_each_owner_has_one_and_who_has_none_stays_untold(database: Database, sites: Path) -> None:
+    notify = 'notify = ["owner@bikeshed.example"]'
+    add_site(sites, "two", ASKING.replace(notify, 'notify = ["a@two.example", "b@two.example"]'))
+    add_site(sites, "none", ASKING.replace(notify, ""))
+    two, none = received(sites / "two"), received(sites / "none")
+    await sign_up(database, two, ["ann@there.example"], age=7 * HOUR)
+    await sign_up(database, none, ["bob@there.example"], age=7 * HOUR)
+    await run(database, two, none)
+    found = change(database, "SELECT recipient FROM outbox WHERE kind = 'digest' ORDER BY recipient")
+    assert found == [("a@two.example",), ("b@two.example",)]
+    assert change(database, "SELECT site FROM signups WHERE told_at IS NULL") == [("none",)]
+
+
+async def test_many_come_in_several_mails_oldest_first(
+    database: Database, lamps: Reception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digest, "MOST", 4)
+    await sign_up(database, lamps, numbered(10), age=7 * HOUR)
+    await run(database, lamps)
+    texts = digests(database)
+    assert [[address for address in numbered(10) if address in text] for text in texts] == [
+        numbered(10)[:4],
+        numbered(10)[4:8],
+        numbered(10)[8:],
+    ]
+    assert ["6 more" in texts[0], "2 more" in texts[1], "more" in texts[2]] == [True, True, False]
+
+
+async def test_flood_is_no_flood_of_mails_and_nothing_is_forgotten(
+    database: Database, lamps: Reception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digest, "MOST", 2)
+    monkeypatch.setattr(digest, "MAILS", 3)
+    await sign_up(database, lamps, numbered(9), age=7 * HOUR)
+    await run(database, lamps)
+    assert len(digests(database)) == 3
+    await run(database, lamps)
+    assert len(digests(database)) == 5
+    assert all("".join(digests(database)).count(address) == 1 for address in numbered(9))
+
+
+async def test_one_who_confirms_while_it_is_written_is_not_told_of(
+    database: Database, lamps: Reception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sign_up(database, lamps, ["ann@there.example", "bob@there.example"], age=7 * HOUR)
+    looked = digest.untold
+
+    def and_then_ann_confirms(connection: Connection, site: str) -> digest.Untold:
+        found = looked(connection, site)
+        monkeypatch.setattr(digest, "untold", looked)
+        change(database, "UPDATE signups SET status = 'confirmed' WHERE email = 'ann@there.example'")
+        return found
+
+    monkeypatch.setattr(digest, "untold", and_then_ann_confirms)
+    await run(database, lamps)
+    [text] = digests(database)
+    assert "bob@" in text and "ann@" not in text
+
+
+async def test_crash_before_the_commit_tells_of_nothing(database: Database, lamps: Reception) -> None:
+    await sign_up(database, lamps, ["ann@there.example"], age=7 * HOUR)
+    # What comes last in the transaction fails, as if the power had.
+    change(database, "CREATE TRIGGER crash BEFORE UPDATE OF told_at ON signups BEGIN SELECT RAISE(ABORT, 'x'); END")
+    with pytest.raises(Exception, match="x"):
+        await run(database, lamps)
+    assert digests(database) == []
+    change(database, "DROP TRIGGER crash")
+    await run(database, lamps)
+    assert len(digests(database)) == 1
+
+
+async def test_two_that_have_read_the_same_tell_once(database: Database, lamps: Reception) -> None:
+    await sign_up(database, lamps, ["ann@there.example"], age=7 * HOUR)
+    await asyncio.gather(run(database, lamps), run(database, lamps))
+    assert len(digests(database)) == 1
+
+
+async def test_server_that_stops_begins_no_more(database: Database, lamps: Reception) -> None:
+    await sign_up(database, lamps, ["ann@there.example"], age=7 * HOUR)
+    await run(database, lamps, closing=True)
+    assert digests(database) == []
+
+
+async def test_field_that_the_site_has_no_more_is_still_told(database: Database, lamps: Reception) -> None:
+    await sign_up(database, lamps, ["ann@there.example"], age=7 * HOUR)
+    change(database, """UPDATE signups SET fields = '{"old": "Oak"}'""")
+    await run(database, lamps)
+    assert "old\n  Oak" in digests(database)[0]
+
+
+async def test_server_tells_at_its_start(settings: Settings, lamps: Reception) -> None:
+    made = Runtime(settings, lambda: {"lamps": lamps})
+    async with opened(made.steps()):
+        await sign_up(made.database, lamps, ["ann@there.example"], age=DAY)
+        change(made.database, "UPDATE jobs SET due_at = 0")
+    async with opened(made.steps()):
+        await eventually(lambda: len(digests(made.database)) == 1)
+
+
+async def test_what_is_confirmed_costs_the_look_nothing(database: Database) -> None:
+    plans: list[str] = []
+
+    def look(connection: Connection) -> None:
+        @event.listens_for(connection, "before_cursor_execute")
+        def explain(_: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
+            raw = connection.connection.cursor()
+            plans.extend(str(row) for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}", parameters))
+
+        digest.untold(connection, "lamps")
+        registry.purge_waiting(connection, DAY)
+
+    await database.read(look)
+    assert len([plan for plan in plans if "ix_signups_waiting" in plan]) == 2
+    assert not [plan for plan in plans if "SCAN signups'" in plan]
