@@ -24,10 +24,12 @@ from server.settings import Settings
 from server.signing import Keys, kept
 from server.signup import Reception
 from server.site import RESERVED_SLUGS, Site, SiteError
-from server.web import live, mailbox, operate, problems, words
+from server.web import consent, live, mailbox, operate, origin, problems, script, words
 from server.web import signup as signup_routes
+from server.web.client import Proxies
 from server.web.live import Live
 from server.web.middleware import SECURITY_HEADERS, BodyLimit, RequestId, SecurityHeaders, Timing, Unexpected
+from server.web.origin import Cors
 from server.web.pages import STATIC
 
 _log = log.get(__name__)
@@ -43,10 +45,12 @@ PUBLIC = frozenset({"signup", "thanks", "confirm", "unsubscribe", "healthz", "_d
 @dataclass(frozen=True, slots=True)
 class Sites:
     """Everything that comes from files, built at once and swapped as one: by slug, what a signup needs of each site;
-    and what is hosted, by host and path. `version` names the state of the files, for pages that reload."""
+    and what is hosted, by host and path. `origins` are those of pages elsewhere that hold a site's form. `version`
+    names the state of the files, for pages that reload."""
 
     receptions: Mapping[str, Reception]
     published: Published
+    origins: frozenset[str]
     version: str
 
 
@@ -97,6 +101,10 @@ class Current:
         else:
             _log.info("sites.loaded", sites=len(self.sites.receptions), bytes_in_memory=self.published.held)
 
+    @property
+    def origins(self) -> frozenset[str]:
+        return self.sites.origins
+
     def cancel(self) -> None:
         """From any thread, and for good: a load under way compresses no more."""
         self._cache.cancel()
@@ -146,7 +154,8 @@ def load_sites(
         problems += error.problems
     if problems:
         raise SiteError(list(dict.fromkeys(problems)))
-    return Sites(MappingProxyType(receptions), published, version)
+    origins = frozenset[str]().union(*(origin.origins(one) for one in found.values()))
+    return Sites(MappingProxyType(receptions), published, origins, version)
 
 
 def _fallback_sender(settings: Settings, one: Site) -> str | None:
@@ -159,10 +168,13 @@ def _fallback_sender(settings: Settings, one: Site) -> str | None:
 
 def _dead_links(one: Site, published: Published) -> list[str]:
     """Pages that the site's site.toml sends visitors to, and that are not there."""
-    thanks = one.signup.thanks
-    if thanks is None or f"/{one.slug}/{thanks}".encode() in published.default.entries:
-        return []
-    return [f"{one.folder / 'site.toml'}: signup.thanks: there is no page {thanks} in {one.public}"]
+    named = {"signup.thanks": [one.signup.thanks or ""], "signup.next": one.signup.next}
+    return [
+        f"{one.folder / 'site.toml'}: {key}: there is no page {path} in {one.public}"
+        for key, paths in named.items()
+        for path in paths
+        if path and "://" not in path and f"/{one.slug}/{path}".encode() not in published.default.entries
+    ]
 
 
 def _own_files(reloads: bool) -> Source:
@@ -231,6 +243,7 @@ def create_app(settings: Settings, *, reloads: bool = False) -> FastAPI:
             Middleware(Hosting, serving=current),
             Middleware(RequestId),
             Middleware(BodyLimit, limit=BODY_LIMIT),
+            Middleware(Cors, sharing=current),
             Middleware(SecurityHeaders),
             Middleware(Unexpected),
         ],
@@ -244,9 +257,10 @@ def create_app(settings: Settings, *, reloads: bool = False) -> FastAPI:
     app.state.current = current
     app.state.runtime = runtime
     app.state.wake = runtime.wake
+    app.state.proxies = Proxies(settings.trusted_proxies)
     app.state.ops = settings.ops
     app.state.index = settings.index
-    for routes in (signup_routes.router, operate.router, mailbox.router):
+    for routes in (signup_routes.router, script.router, consent.router, operate.router, mailbox.router):
         app.include_router(routes)
     if pages is not None:
         app.state.live = pages

@@ -5,6 +5,7 @@ past it, for a record there costs more than all the rest of a line. An address o
 """
 
 import logging
+import re
 import sys
 from contextlib import suppress
 from typing import Literal, TextIO
@@ -46,7 +47,7 @@ def configure(format: Format = "console", level: str = "info") -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # And this one warns of what a client sent: anybody could fill the log with it.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    logging.getLogger("uvicorn.access").addFilter(_without_query)
+    logging.getLogger("uvicorn.access").addFilter(_without_secrets)
     lines = _Lines(sys.stderr)
     structlog.configure(
         processors=[*_SHARED, *tail],
@@ -71,12 +72,17 @@ class _Lines:
     debug = info = warning = error = critical = line
 
 
-def _without_query(record: logging.LogRecord) -> bool:
-    # A form that lacks method="post" puts what was typed into the query, and so into the access log.
+def _without_secrets(record: logging.LogRecord) -> bool:
+    # A form that lacks method="post" puts what was typed into the query, and so into the access log. And who has the
+    # link of a mail can do what its reader can.
     if isinstance(record.args, tuple) and len(record.args) == 5:
         client, method, target, *rest = record.args
-        record.args = (client, method, str(target).partition("?")[0], *rest)
+        path = _LINK.sub(r"\1***", str(target).partition("?")[0])
+        record.args = (client, method, path, *rest)
     return True
+
+
+_LINK = re.compile(r"^(/+(?:confirm|unsubscribe)/).+", re.DOTALL)
 
 
 def get(name: str) -> structlog.typing.FilteringBoundLogger:

@@ -24,6 +24,7 @@ from server.hosting import Hosting
 from server.runtime import StartupError
 from server.settings import Settings, load
 from server.web.middleware import BodyLimit, RequestId, SecurityHeaders, Timing, Unexpected
+from server.web.origin import Cors
 from tests.conftest import SITE_TOML, add_site, eventually, exchange, listening, rows, running
 
 GOOD = {"site": "bikes", "email": "a@example.com", "colour": "Red"}
@@ -75,14 +76,14 @@ def probed(settings: Settings) -> tuple[FastAPI, list[tuple[str, str, frozenset[
 
 def test_middlewares_are_listed_outermost_first(settings: Settings) -> None:
     listed: list[object] = [one.cls for one in create_app(settings).user_middleware]
-    assert listed == [Timing, Hosting, RequestId, BodyLimit, SecurityHeaders, Unexpected]
+    assert listed == [Timing, Hosting, RequestId, BodyLimit, Cors, SecurityHeaders, Unexpected]
 
 
 async def test_request_passes_the_list_downwards_and_its_response_upwards(settings: Settings) -> None:
     app, seen = probed(settings)
     async with running(app) as client:
         await client.get("/healthz")
-    names = ["outside", "Timing", "Hosting", "RequestId", "BodyLimit", "SecurityHeaders", "Unexpected"]
+    names = ["outside", "Timing", "Hosting", "RequestId", "BodyLimit", "Cors", "SecurityHeaders", "Unexpected"]
     assert [(way, name) for way, name, _ in seen] == [("in", name) for name in names] + [
         ("out", name) for name in reversed(names)
     ]
@@ -90,7 +91,9 @@ async def test_request_passes_the_list_downwards_and_its_response_upwards(settin
     assert [name for name in names if "request_id" in going[name]] == names[3:]
     coming = {name: what for way, name, what in seen if way == "out"}
     assert coming["Unexpected"] == coming["SecurityHeaders"] == frozenset()
-    assert coming["BodyLimit"] == coming["RequestId"] == EVERYWHERE - {"x-request-id", "x-process-time"}
+    assert (
+        coming["Cors"] == coming["BodyLimit"] == coming["RequestId"] == EVERYWHERE - {"x-request-id", "x-process-time"}
+    )
     assert coming["Hosting"] == coming["Timing"] == EVERYWHERE - {"x-process-time"}
     assert coming["outside"] == EVERYWHERE
 

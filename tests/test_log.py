@@ -113,11 +113,22 @@ def test_log_that_is_closed_fails_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     log.get("x").warning("too.late")
 
 
-def test_access_log_without_the_query(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("target", "logged"),
+    [
+        ("/signup?email=visitor%40example.com", "/signup"),
+        ("/confirm/abc.def?x=1", "/confirm/***"),
+        ("/unsubscribe/bikes.0f/more", "/unsubscribe/***"),
+        ("//confirm/abc", "//confirm/***"),
+        ("/bikes/confirm/", "/bikes/confirm/"),
+    ],
+)
+def test_access_log_without_query_and_token(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, target: str, logged: str
+) -> None:
     # A server that ran in this process without access log has left it so.
     monkeypatch.setattr(logging.getLogger("uvicorn.access"), "propagate", True)
     log.configure("json")
-    target = "/signup?email=visitor%40example.com"
     logging.getLogger("uvicorn.access").info('%s - "%s %s HTTP/%s" %d', "127.0.0.1:1", "GET", target, "1.1", 405)
     (line,) = lines(capsys)
-    assert line["event"] == '127.0.0.1:1 - "GET /signup HTTP/1.1" 405'
+    assert line["event"] == f'127.0.0.1:1 - "GET {logged} HTTP/1.1" 405'

@@ -15,8 +15,10 @@ from fastapi import Depends, Request
 from server.db import Database
 from server.limits import Gate
 from server.runtime import Runtime
+from server.signing import Keys
 from server.signup import Reception
 from server.site import Site
+from server.web.client import Proxies
 from server.web.problems import OPERATOR_ONLY, Problem
 
 # RFC 7239, and what proxies send in its place.
@@ -35,11 +37,13 @@ async def _runtime(request: Request) -> Runtime:
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """What a signup needs: the sites, where to keep it, and whom to tell."""
+    """What a signup needs: the sites, where to keep it, what to believe, and whom to tell."""
 
     receptions: Mapping[str, Reception]
     database: Database
     gate: Gate
+    keys: Keys
+    proxies: Proxies
     wake: Callable[[], Awaitable[None]]
 
 
@@ -51,7 +55,8 @@ def intake(request: Request) -> Intake:
     async def wake() -> None:
         state.wake()
 
-    return Intake(state.current.sites.receptions, state.runtime.database, state.gate, wake)
+    sites = state.current.sites.receptions
+    return Intake(sites, state.runtime.database, state.gate, state.keys, state.proxies, wake)
 
 
 Receptions = Annotated[Mapping[str, Reception], Depends(_receptions)]
@@ -87,6 +92,12 @@ def _is_local(host: str) -> bool:
         return bool(host) and ("." not in host or host.endswith(".localhost"))
     ip = getattr(ip, "ipv4_mapped", None) or ip
     return ip.is_loopback or ip.is_private
+
+
+def of_host(request: Request, receptions: Mapping[str, Reception]) -> Site | None:
+    """The site whose own domain was asked."""
+    host = _host(request).rstrip(".")
+    return next((reception.site for reception in receptions.values() if host in reception.site.hosts), None)
 
 
 def home(request: Request, site: Site) -> str:

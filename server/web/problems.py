@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from server import log
 from server.db import DatabaseUnavailable
 from server.i18n import Text, catalogue
+from server.signup import KeyReused, LimitExceeded
 from server.site import Site
 from server.web.negotiation import prefers_html
 from server.web.pages import language, page
@@ -37,7 +38,8 @@ OPERATOR_ONLY = Text("This address answers the operator only, from this machine 
 
 
 class Problem(Exception):
-    """An answer that is an error. `errors` says which fields and why, as (field, message)."""
+    """An answer that is an error. `errors` says which fields and why, as (field, message); `members` is what else it
+    tells a program (RFC 9457 section 3.2)."""
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class Problem(Exception):
         detail: Text,
         errors: list[tuple[str, Text]] | None = None,
         headers: Mapping[str, str] | None = None,
+        members: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -52,10 +55,11 @@ class Problem(Exception):
         self.detail = detail
         self.errors = errors or []
         self.headers = dict(headers or {})
+        self.members = dict(members or {})
 
 
 # What each kind of failure is to a client.
-FAILURES = (Problem, HTTPException, DatabaseUnavailable)
+FAILURES = (Problem, HTTPException, DatabaseUnavailable, LimitExceeded, KeyReused)
 
 
 def of(error: Exception) -> Problem:
@@ -69,6 +73,11 @@ def of(error: Exception) -> Problem:
         return Problem(
             503, Text("We cannot write it down just now. Please try again soon."), headers={"retry-after": "30"}
         )
+    if isinstance(error, LimitExceeded):
+        headers = {"retry-after": str(error.retry_after)}
+        return Problem(429, Text("Too many forms were sent just now. Please try again later."), headers=headers)
+    if isinstance(error, KeyReused):
+        return Problem(422, Text("This Idempotency-Key came with another form before."))
     raise TypeError(error)
 
 
@@ -91,6 +100,7 @@ def respond(problem: Problem, language: str) -> Response:
         "title": problem.title,
         "status": problem.status,
         "detail": problem.detail.within(texts),
+        **problem.members,
     }
     if problem.errors:
         body["errors"] = [{"field": field, "message": message.within(texts)} for field, message in problem.errors]

@@ -7,16 +7,20 @@ from fastapi import APIRouter, BackgroundTasks, Request
 from pydantic import ValidationError
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
+from server import log
 from server.form import Form
 from server.i18n import Text
-from server.signup import Reception, register
+from server.signup import ProofRequired, Reception, register
 from server.site import Site
-from server.web import bodies, problems
-from server.web.depends import Receptions, home, intake
+from server.web import bodies, origin, problems, proof
+from server.web.depends import Intake, Receptions, home, intake
 from server.web.negotiation import prefers_json
 from server.web.pages import page
 from server.web.problems import Problem
 from server.web.schema import SIGNUP
+from server.web.visit import visit
+
+_log = log.get(__name__)
 
 router = APIRouter(tags=["signup"])
 
@@ -40,18 +44,32 @@ async def signup(request: Request, background: BackgroundTasks) -> Response:
     plain = bodies.is_form(request) and not prefers_json(request.headers.get("accept", ""))
     try:
         fields = await bodies.read(request)
-        reception = _find(here.receptions, fields)
-        form = _validate(reception, fields)
-        await register(here.database, here.gate, reception, form)
+        site = await _take(request, here, fields)
     except problems.FAILURES as error:
-        problem, site = problems.of(error), _site(here.receptions, fields)
+        problem, whose = problems.of(error), _site(here.receptions, fields)
         if not plain:
-            return problems.answer(request, problem, site)
-        return _form_again(request, site, fields, problem)
+            return problems.answer(request, problem, whose)
+        return _form_again(request, here, whose, fields, problem)
     background.add_task(here.wake)
     if plain:
-        return RedirectResponse(_thanks(request, reception.site), 303)
+        return RedirectResponse(_afterwards(request, site, fields.get("_next")), 303)
     return JSONResponse({"status": "accepted"}, 202)
+
+
+async def _take(request: Request, here: Intake, fields: Mapping[str, Any]) -> Site:
+    """Registers the signup, and answers its site. Raises what is in FAILURES."""
+    reception = _find(here.receptions, fields)
+    site = reception.site
+    origin.check(request, site)
+    form = _validate(reception, fields)
+    known = visit(request, here.keys, here.proxies.network(request), site.slug, fields, form)
+    try:
+        await register(here.database, here.gate, reception, form, known)
+    except ProofRequired:
+        detail = Text("So many forms come in just now that we ask for a little work before we take another.")
+        members = {"challenge": f"/_doorbell/challenge/{site.slug}"}
+        raise Problem(429, detail, headers={"retry-after": str(proof.WAIT)}, members=members) from None
+    return site
 
 
 def _find(receptions: Mapping[str, Reception], fields: Mapping[str, Any]) -> Reception:
@@ -95,15 +113,25 @@ def _message(kind: str, context: Mapping[str, Any]) -> Text:
     return cast(Text, text)
 
 
-def _thanks(request: Request, site: Site) -> str:
+def _afterwards(request: Request, site: Site, wanted: object) -> str:
+    """Where a plain form leads: to what it asks for, if the site's list has exactly that."""
+    if wanted and wanted in site.signup.next:
+        target = str(wanted)
+        return target if "://" in target else home(request, site) + target
+    if wanted:
+        _log.info("signup.next_ignored", site=site.slug)
     return home(request, site) + site.signup.thanks if site.signup.thanks else f"/thanks/{site.slug}"
 
 
-def _form_again(request: Request, site: Site | None, fields: Mapping[str, Any], problem: Problem) -> Response:
+def _form_again(
+    request: Request, here: Intake, site: Site | None, fields: Mapping[str, Any], problem: Problem
+) -> Response:
     """The same form on a page of its own, with what was typed and what is wrong: nothing is lost."""
     values: dict[str, object] = {"problem": problem, "typed": fields}
     if site is None:
         return page(request, "problem.html", values, status=problem.status, headers=problem.headers)
+    if "challenge" in problem.members:
+        return _wait(request, here, site, fields, problem)
     values |= {
         "told": Text("{problem} What you typed is kept below.", problem=problem.detail),
         "fields": site.signup.fields,
@@ -111,6 +139,23 @@ def _form_again(request: Request, site: Site | None, fields: Mapping[str, Any], 
         "home": home(request, site),
     }
     return page(request, "form.html", values, site=site, status=problem.status, headers=problem.headers)
+
+
+def _wait(request: Request, here: Intake, site: Site, fields: Mapping[str, Any], problem: Problem) -> Response:
+    """What was typed, and a button that can be pressed in a while: the proof of who has no script."""
+    network, token, early = here.proxies.network(request), fields.get("_token"), False
+    try:
+        proof.waited(here.keys, site.slug, network, token)
+    except proof.Early:
+        early = True
+    kept = ["site", "email", "name", *site.signup.fields, "_next"]
+    values = {
+        "early": early,
+        "token": token if early else proof.button(here.keys, site.slug, network),
+        "kept": {name: fields[name] for name in kept if name in fields},
+        "home": home(request, site),
+    }
+    return page(request, "wait.html", values, site=site, status=problem.status, headers=problem.headers)
 
 
 @router.api_route("/thanks/{slug}", methods=["GET", "HEAD"], include_in_schema=False)

@@ -132,7 +132,8 @@ def test_button_says_that_it_is_sending(desk: Desk, real_sites: Server, visit: V
     fill(page, visit, visit.visitor("sending"))
     button = send(page)
     idle, places = button.inner_text(), page.evaluate(_PLACES)
-    button.click()
+    with page.expect_request("**/signup"):
+        button.click()
     expect(button).to_be_disabled()
     expect(page.locator("form[data-doorbell]")).to_have_attribute("aria-busy", "true")
     assert button.inner_text() != idle

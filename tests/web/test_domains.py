@@ -48,7 +48,9 @@ async def test_on_its_domain_the_rest_is_not_there(client: httpx.AsyncClient, pa
     assert (answer.status_code, answer.text) == (404, '<a href="/">No lamp here</a>')
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/thanks/lamps", "/_doorbell/form.js"])
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/thanks/lamps", "/_doorbell/form.js", "/_doorbell/token/lamps", "/_doorbell/challenge/lamps"]
+)
 async def test_on_its_domain_the_public_api_answers(client: httpx.AsyncClient, path: str) -> None:
     assert (await client.get(path, headers=OWN)).status_code == 200
 

@@ -85,8 +85,43 @@ def test_api_keeps_to_the_document_for_a_site_that_is_there(api: schemathesis.Ba
     assert rows(settings, "SELECT count(*) > 0 FROM signups") == [(1,)]
 
 
+# Each with what is there: a site, and a token of a link for that purpose.
+BY_TOKEN = {
+    "/_doorbell/token/{slug}": ["get"],
+    "/_doorbell/challenge/{slug}": ["get"],
+    "/confirm/{token}": ["get", "post"],
+    "/unsubscribe/{token}": ["get", "post"],
+}
+
+
+def test_links_and_tokens_keep_to_the_document(settings: Settings) -> None:
+    app = create_app(settings)
+    api = schemathesis.openapi.from_asgi("/openapi.json", app)
+    keys = app.state.keys
+    real = {
+        "slug": {"pet_care"},
+        "token": {keys.stamp("confirm", "0" * 29), keys.sign("unsubscribe", f"pet_care.{'0' * 64}")},
+    }
+
+    def keeps_to_it(path: str, method: str) -> None:
+        @trying(tried, max_examples=15)
+        @given(case=api[path][method].as_strategy(generation_mode=GenerationMode.POSITIVE))
+        def for_any(case: schemathesis.Case[Any]) -> None:
+            case.call_and_validate()
+
+        for_any()
+        for name, values in real.items():
+            for value in values if f"{{{name}}}" in path else ():
+                api[path][method].Case(path_parameters={name: value}).call_and_validate()
+
+    for path, methods in BY_TOKEN.items():
+        for method in methods:
+            keeps_to_it(path, method.upper())
+
+
 def test_every_operation_is_tried(api: schemathesis.BaseSchema) -> None:
-    assert {path: sorted(api[path]) for path in api} == {"/signup": ["post"], "/healthz": ["get"], "/readyz": ["get"]}
+    others = {"/signup": ["post"], "/healthz": ["get"], "/readyz": ["get"]}
+    assert {path: sorted(api[path]) for path in api} == {**others, **BY_TOKEN}
 
 
 # -- the examples are true -----------------------------------------------------------------------------------------
@@ -140,7 +175,7 @@ async def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None
     assert named == set(schemas)
 
 
-@pytest.mark.parametrize("status", [400, 404, 413, 415, 422, 503])
+@pytest.mark.parametrize("status", [400, 403, 404, 413, 415, 422, 429, 503])
 async def test_example_of_each_error_fits_its_schema(document: dict[str, Any], status: int) -> None:
     content = document["paths"]["/signup"]["post"]["responses"][str(status)]["content"]["application/problem+json"]
     jsonschema_rs.validate(content["schema"], content["example"])
@@ -149,7 +184,7 @@ async def test_example_of_each_error_fits_its_schema(document: dict[str, Any], s
 
 
 async def test_document_hides_what_is_no_api(document: dict[str, Any]) -> None:
-    assert sorted(document["paths"]) == ["/healthz", "/readyz", "/signup"]
+    assert sorted(document["paths"]) == sorted(["/healthz", "/readyz", "/signup", *BY_TOKEN])
     assert "HTTPValidationError" not in json.dumps(document)
 
 

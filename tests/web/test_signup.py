@@ -4,16 +4,18 @@ import json
 import os
 import sqlite3
 import threading
+from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 
 import httpx
 import pytest
+import structlog.testing
 from sqlalchemy import Connection
 
 from server.app import create_app
 from server.runtime import StartupError
 from server.settings import Settings
-from tests.conftest import alter, eventually, rows, running
+from tests.conftest import add_site, alter, eventually, rows, running
 
 GOOD = {"site": "bikes", "email": "a@example.com", "colour": "Red"}
 HTML = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
@@ -110,6 +112,69 @@ async def test_own_thank_you_page(settings: Settings) -> None:
     page.write_text("<!doctype html><title>Merci</title>")
     async with running(create_app(settings)) as client:
         assert (await client.post("/signup", data=GOOD)).headers["location"] == "/bikes/merci/"
+
+
+NEXT = """
+title = "Lamps"
+hosts = ["lamps.example"]
+[signup]
+double_opt_in = false
+next = ["danke/", "https://shop.example/cart?from=lamps#top"]
+"""
+HOSTILE = [
+    "//evil.example", "/\\evil.example", "////evil.example", "https:evil.example", "/\t/evil.example",
+    "\\\\evil.example", "https://lamps.example@evil.example", "https://shop.example@evil.example/cart?from=lamps#top",
+    "javascript:alert(1)", "data:text/html,x", "*", "",
+    "https://shop.example", "https://shop.example/cart", "https://shop.example/cart?from=lamps#top/../x",
+    "HTTPS://shop.example/cart?from=lamps#top", "https://shop.example/cart?from=lamps#top\r\nSet-Cookie: a=b",
+    "danke", "danke/ ", " danke/", "/danke/", "/lamps/danke/", "./danke/", "danke/../../bikes/",
+]  # fmt: skip
+
+
+@pytest.fixture
+async def lamps(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    add_site(settings.sites_dir, "lamps", NEXT, {"danke/index.html": "Danke"})
+    async with running(create_app(settings)) as client:
+        yield client
+
+
+async def test_form_leads_to_what_the_site_lists(lamps: httpx.AsyncClient) -> None:
+    places: list[tuple[dict[str, str], str, str]] = [
+        ({}, "danke/", "/lamps/danke/"),
+        ({"host": "lamps.example"}, "danke/", "/danke/"),
+        ({}, "https://shop.example/cart?from=lamps#top", "https://shop.example/cart?from=lamps#top"),
+    ]
+    for headers, wanted, location in places:
+        form = {"site": "lamps", "email": "a@example.com", "_next": wanted}
+        answer = await lamps.post("/signup", data=form, headers=headers)
+        assert (answer.status_code, answer.headers["location"]) == (303, location)
+    # a page that asks to mend something keeps it
+    page = Controls((await lamps.post("/signup", data={**form, "email": "nobody"}, headers=HTML)).text)
+    assert page.values["_next"] == "https://shop.example/cart?from=lamps#top"
+
+
+async def test_form_leads_nowhere_else(lamps: httpx.AsyncClient) -> None:
+    with structlog.testing.capture_logs() as said:
+        for wanted in HOSTILE:
+            form = {"site": "lamps", "email": "a@example.com", "_next": wanted}
+            answer = await lamps.post("/signup", data=form)
+            assert (answer.status_code, answer.headers["location"]) == (303, "/thanks/lamps"), wanted
+    ignored = [line for line in said if line["event"] == "signup.next_ignored"]
+    assert len(ignored) == len(HOSTILE) - 1
+    assert "evil" not in str(said) and "shop" not in str(said)
+
+
+async def test_program_is_led_nowhere(lamps: httpx.AsyncClient) -> None:
+    for wanted in ("danke/", ["danke/"], {"a": 1}, 7):
+        answer = await lamps.post("/signup", json={"site": "lamps", "email": "a@example.com", "_next": wanted})
+        assert (answer.status_code, answer.json(), "location" in answer.headers) == (*ACCEPTED, False)
+
+
+async def test_page_that_a_form_may_lead_to_must_be_there(settings: Settings) -> None:
+    add_site(settings.sites_dir, "lamps", NEXT)
+    with pytest.raises(StartupError, match=r"signup\.next: there is no page danke/ in"):
+        async with running(create_app(settings)):
+            pass
 
 
 async def test_thank_you_page_of_no_site(client: httpx.AsyncClient) -> None:
