@@ -6,7 +6,7 @@ Run as `python -m bench.message`. `measure` is for other benches. Every way must
 import email
 import email.policy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from email.message import EmailMessage
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
@@ -23,6 +23,21 @@ _HTML = '<p style="margin:0 0 16px;">Thank you for writing to us. We will answer
 
 _frame = Frame(SENDER, DOMAIN)
 _same = Body(Content("We have your message", _TEXT, _HTML))
+_LINKS = ("https://bikes.example/confirm/", "https://bikes.example/unsubscribe/")
+
+
+def _linked(ends: Mapping[str, str]) -> Content:
+    """The same with two links, as what asks to confirm has them."""
+    urls = [start + end for start, end in zip(_LINKS, ends.values(), strict=True)]
+    html = "".join(f'<p><a href="{url}">{url}</a></p>\n' for url in urls)
+    return Content("We have your message", _TEXT + "\n\n".join(urls) + "\n", _HTML + html)
+
+
+def _ends(number: int) -> dict[str, str]:
+    return {"confirm": f"c{number:099d}", "unsubscribe": f"u{number:0119d}"}
+
+
+_asking = Body(_linked(_ends(0)), _ends(0))
 
 
 def content(number: int) -> Content:
@@ -62,19 +77,31 @@ def _constant(number: int) -> bytes:
     return _frame.fill(_same, RECIPIENT).data
 
 
+def _holes(number: int) -> bytes:
+    ends = _ends(number)
+    return _frame.fill(_asking, RECIPIENT, holes=ends, unsubscribe=_LINKS[1] + ends["unsubscribe"]).data
+
+
 WAYS: dict[str, Callable[[int], bytes]] = {
     "EmailMessage": _email_message,
     "MIMEText": _mime_text,
     "compose": _compose,
     "frame, new bodies": _changing,
     "frame, the same bodies": _constant,
+    "frame, links filled in": _holes,
+}
+
+
+_MEANT = {
+    "frame, the same bodies": Content("We have your message", _TEXT, _HTML),
+    "frame, links filled in": _linked(_ends(7)),
 }
 
 
 def _check() -> None:
     for name, build in WAYS.items():
         read = email.message_from_bytes(build(7), policy=email.policy.default)
-        said = Content("We have your message", _TEXT, _HTML) if build is _constant else content(7)
+        said = _MEANT.get(name, content(7))
         for kind, meant in (("plain", said.text), ("html", said.html)):
             part = read.get_body((kind,))
             if part is None or part.get_content().replace("\r\n", "\n").rstrip() != meant.rstrip():

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from server.cli import check, export, mail, migrate, outbox, people, serve, signups
+from server.cli import check, export, mail, migrate, outbox, people, preview, serve, signups
 
 app = typer.Typer(
     name="doorbell",
@@ -17,6 +17,7 @@ app.command("serve")(serve.serve)
 app.command("check")(check.check)
 app.command("migrate")(migrate.migrate)
 app.add_typer(mail.app, name="mail")
+mail.app.command("preview")(preview.preview)
 mail.app.command("list")(outbox.list_mails)
 mail.app.command("show")(outbox.show)
 mail.app.command("retry")(outbox.retry)

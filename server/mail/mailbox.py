@@ -100,7 +100,7 @@ class Mailbox:
         ids = [message_id.encode() for message_id in message_ids]
         found = []
         for key in sorted(box.keys(), key=_order):
-            data = _bytes(box, key)
+            data = _bytes(box, key) or b""
             if name.search(a2b_qp(data).lower()) or any(one in data for one in ids):
                 found.append(_read(box, key))
         return [caught for caught in found if caught is not None]
@@ -121,15 +121,15 @@ def _order(key: str) -> tuple[int, ...]:
     return tuple(int(part) for part in found.groups()) if found else (0,)
 
 
-def _bytes(box: "mailbox.Maildir", key: str) -> bytes:
+def _bytes(box: "mailbox.Maildir", key: str) -> bytes | None:
     try:
         return box.get_bytes(key)
     except (KeyError, FileNotFoundError):  # the latter: removed since the folder was read
-        return b""
+        return None
 
 
 def _read(box: "mailbox.Maildir", key: str) -> Caught | None:
-    if not (data := _bytes(box, key)):
+    if (data := _bytes(box, key)) is None:
         return None
     parsed = email.message_from_bytes(data, policy=email.policy.default)
     return Caught(

@@ -12,15 +12,17 @@ import secrets
 import time
 import unicodedata
 from binascii import b2a_qp
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import InitVar, dataclass, field
 from datetime import UTC, datetime
 from email.charset import QP, Charset
 from email.header import Header
 from email.utils import format_datetime, parseaddr, quote
-from functools import cache, lru_cache
+from functools import lru_cache
+from html import unescape
+from operator import itemgetter
 from types import MappingProxyType
-from typing import NamedTuple
+from urllib.parse import unquote
 
 _UTF8 = Charset("utf-8")
 _UTF8.header_encoding = QP
@@ -34,8 +36,8 @@ _JOINERS = "\u200c\u200d"  # part of words in Persian and Hindi, and of emoji
 # A line has at most 998 characters (RFC 5322 section 2.1.1), the name included.
 _FOLDED = re.compile(r"[ -~]{0,900}(\r\n[ \t]+[!-~][ -~]{0,900})*")
 
-# What quoted-printable leaves as it is, wherever it stands.
-_SAFE = re.compile(r"[A-Za-z0-9_.-]+")
+# What quoted-printable leaves as it is, wherever it stands; a dot alone on a line would end the mail.
+_SAFE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 # The same for every mail: "=_" cannot stand in quoted-printable, so no text can hold it.
 _BOUNDARY = "=_doorbell_alternative"
@@ -70,47 +72,51 @@ class Message:
     data: bytes
 
 
-class _Hole(NamedTuple):
-    """Here stands a piece of what the hole of this name is filled with."""
-
-    name: str
-    where: slice
-
-
 @dataclass(frozen=True, slots=True)
 class Body:
     """What a mail says, encoded: the line of its subject, and the two parts. One may go into any number of mails.
 
     `holes` has, by name, a sample of what each mail has its own of, always as long (the end of a link). Raises
-    ValueError where a sample does not stand in both parts as it is.
+    ValueError where a sample does not stand in both parts, also as something else (percent-encoded, in capitals), or
+    where two overlap.
     """
 
     content: InitVar[Content]
     holes: InitVar[Mapping[str, str]] = MappingProxyType({})
     subject: str = field(init=False)
     lengths: Mapping[str, int] = field(init=False)
-    _parts: tuple[bytes | _Hole, ...] = field(init=False)
+    _encoded: bytes = field(init=False)  # both parts; `%b` for each piece of a value
+    _pieces: Callable[[bytes], tuple[bytes, ...]] = field(init=False)  # of all values in a row
 
     def __post_init__(self, content: Content, holes: Mapping[str, str]) -> None:
-        texts = [_quoted(content.text), _quoted(content.html)]
         for name, sample in holes.items():
-            for text in texts:
-                if not _broken(sample).search(text):
-                    raise ValueError(f"the {name} link must stand in both parts as it is given")
-        whole = b"".join((_PLAIN, texts[0], _HTML, texts[1], _END))
+            if not _SAFE.fullmatch(sample):
+                raise ValueError(f"the {name} link must end in plain characters")
+            for part, text in (("text", content.text), ("HTML", content.html)):
+                _stands(name, sample, part, text)
+        plain, html = _cut(_quoted(content.text), holes), _cut(_quoted(content.html), holes)
+        cut = [_PLAIN, *plain, _HTML, *html, _END]
         object.__setattr__(self, "subject", _subject(content.subject))
         object.__setattr__(self, "lengths", {name: len(sample) for name, sample in holes.items()})
-        object.__setattr__(self, "_parts", tuple(_cut(whole, holes)))
+        if holes:
+            whole = b"".join(b"%b" if isinstance(part, slice) else part.replace(b"%", b"%%") for part in cut)
+            object.__setattr__(self, "_pieces", itemgetter(*(part for part in cut if isinstance(part, slice))))
+        else:
+            whole = b"".join(part for part in cut if isinstance(part, bytes))
+        object.__setattr__(self, "_encoded", whole)
 
     def parts(self, holes: Mapping[str, str] = MappingProxyType({})) -> bytes:
-        """Both parts, with these values in the holes. Raises ValueError for one of another length, or that would have
-        to be encoded."""
+        """Both parts, with these values in the holes. Raises ValueError for one that is missing, is of another length,
+        or would have to be encoded."""
+        if not self.lengths:
+            return self._encoded
+        values = ""
         for name, length in self.lengths.items():
-            if len(holes[name]) != length or not _SAFE.fullmatch(holes[name]):
+            value = holes.get(name, "")
+            if len(value) != length or not _SAFE.fullmatch(value):
                 raise ValueError(f"the {name} link must end in {length} plain characters")
-        return b"".join(
-            [part if isinstance(part, bytes) else holes[part.name][part.where].encode("ascii") for part in self._parts]
-        )
+            values += value
+        return self._encoded % self._pieces(values.encode("ascii"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +203,7 @@ def _header(name: str, value: str) -> str:
 def _unsubscribe(url: str) -> str:
     if not _URL.fullmatch(url):
         raise ValueError("not a URL that a header may hold")
-    return f"List-Unsubscribe: <{url}>\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
+    return _header("List-Unsubscribe", f"<{url}>") + _header("List-Unsubscribe-Post", "List-Unsubscribe=One-Click")
 
 
 def _address(value: str) -> str:
@@ -243,28 +249,39 @@ def _quoted(text: str) -> bytes:
     return b2a_qp(lines.encode("utf-8", "replace")).replace(b"\n", b"\r\n")
 
 
-@cache
+def _stands(name: str, sample: str, part: str, text: str) -> None:
+    # Altered, it would not be found: each mail would have the sample's link there.
+    plain = text.count(sample)
+    if not plain:
+        raise ValueError(f"the {name} link must stand in the {part} part as it is given")
+    folded = sample.casefold()
+    if max(read(text).casefold().count(folded) for read in (str, unquote, unescape)) > plain:
+        raise ValueError(f"the {name} link stands in the {part} part in another spelling too")
+
+
 def _broken(sample: str) -> re.Pattern[bytes]:
-    """Finds `sample` in quoted-printable, also where a soft line break cuts it."""
-    return re.compile(b"(?:=\r\n)?".join(re.escape(char.encode()) for char in sample))
+    """Finds `sample` in quoted-printable, also where a soft line break cuts it; not within what encodes another
+    character."""
+    return re.compile(b"(?<!=)(?<!=[0-9A-F])" + b"(?:=\r\n)?".join(re.escape(char.encode()) for char in sample))
 
 
-def _cut(whole: bytes, holes: Mapping[str, str]) -> Iterator[bytes | _Hole]:
-    """What is the same for every mail, and what is not: a hole for each stretch without a line break."""
-    found = sorted(
-        (match.start(), match.end(), name)
-        for name, sample in holes.items()
-        for match in _broken(sample).finditer(whole)
-    )
+def _cut(quoted: bytes, holes: Mapping[str, str]) -> Iterator[bytes | slice]:
+    """A part: what is the same in every mail, and what is not: a slice of all values in a row for each stretch without
+    a line break."""
+    found, offset = [], 0
+    for name, sample in holes.items():
+        found += [(match.start(), match.end(), name, offset) for match in _broken(sample).finditer(quoted)]
+        offset += len(sample)
     done = 0
-    for start, end, name in found:
-        yield whole[done:start]
-        seen = 0
-        for piece in re.split(b"(=\r\n)", whole[start:end]):
+    for start, end, name, seen in sorted(found):
+        if start < done:
+            raise ValueError(f"the {name} link lies within another")
+        yield quoted[done:start]
+        for piece in re.split(b"(=\r\n)", quoted[start:end]):
             if piece == b"=\r\n":
                 yield piece
             elif piece:
-                yield _Hole(name, slice(seen, seen + len(piece)))
+                yield slice(seen, seen + len(piece))
                 seen += len(piece)
         done = end
-    yield whole[done:]
+    yield quoted[done:]

@@ -1,24 +1,35 @@
 """Mail templates: the built-in ones, each of which a site may override with a file of the same name.
 
 A mail of kind K is `K.subject.txt`, `K.txt` and `K.html`. HTML is escaped, an undefined name is an error, and all of
-them are rendered with sample data at start, so that a broken one is found then and not with the first visitor.
+them are rendered with sample data at start, so that a broken one is found then and not with the first visitor. Styles
+are written as a style sheet and put into the tags here, for many mail readers know no other way.
 """
 
 from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
+from css_inline import CSSInliner, InlineError
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateNotFound
 
 from server import log
 from server.i18n import catalogue
+from server.mail.contrast import ink
 from server.mail.message import Content, one_line
+from server.mail.plain import wrap
 
 _log = log.get(__name__)
 
 BUILT_IN = Path(__file__).parent / "templates"
+KINDS = ("confirm", "already", "welcome", "notice", "digest")
+# Gmail shows no more than 102 KB of a mail's HTML.
+LONGEST = 102 * 1024
 _IN_TEMPLATE = ("top-level template code", "root")
 _SUFFIXES = {".subject.txt": "subject", ".txt": "text", ".html": "html"}
+
+
+# What cannot stand in a tag (for dark mode, for narrow screens) stays in the style sheet.
+_inliner = CSSInliner(keep_style_tags=True, remove_inlined_selectors=True, load_remote_stylesheets=False)
 
 
 class TemplateProblem(Exception):
@@ -55,6 +66,7 @@ def _environment(folders: list[Path], locale: str) -> Environment:
         auto_reload=False,
         extensions=["jinja2.ext.i18n"],
     )
+    made.filters |= {"ink": ink, "wrap": wrap}
     made.install_gettext_translations(catalogue(locale), newstyle=True)  # type: ignore[attr-defined]
     return made
 
@@ -76,8 +88,11 @@ class Templates:
         return sorted(file for file in self._overrides.iterdir() if file.name not in known and file.name[0] not in "_.")
 
     def check(self, kind: str, sample: Mapping[str, object]) -> None:
-        """Renders `kind` with `sample`. Raises TemplateProblem."""
-        _render(self._own, kind, sample)
+        """Renders `kind` with `sample`. Raises TemplateProblem, also where a mail reader would cut it off."""
+        length = len(_render(self._own, kind, sample).html.encode("utf-8", "replace"))
+        if length > LONGEST:
+            place = str(self._own.get_template(f"{kind}.html").filename)
+            raise TemplateProblem(place, f"makes {length // 1024} KB of HTML; Gmail cuts a mail off at 102 KB")
 
     def render(self, kind: str, values: Mapping[str, object]) -> Content:
         """The mail of this kind. Where the site's own template fails on real data, the built-in one is used.
@@ -106,7 +121,16 @@ def _render(environment: Environment, kind: str, values: Mapping[str, object]) -
             raise TemplateProblem(_place(name, error), str(error)) from error
     if not (subject := one_line(made["subject"])):
         raise TemplateProblem(str(environment.get_template(f"{kind}.subject.txt").filename), "renders to nothing")
-    return Content(subject, made["text"], made["html"])
+    return Content(subject, made["text"], _styled(environment, kind, made["html"]))
+
+
+def _styled(environment: Environment, kind: str, html: str) -> str:
+    if "<style" not in html:
+        return html
+    try:
+        return _inliner.inline(html)
+    except InlineError as error:
+        raise TemplateProblem(str(environment.get_template(f"{kind}.html").filename), str(error)) from error
 
 
 def _place(name: str, error: Exception) -> str:

@@ -338,6 +338,134 @@ def test_body_that_is_used_again_says_the_same_to_each(subject: str, text: str, 
     assert mails[0].message_id != mails[1].message_id
 
 
+SAFE = "abXY019_-."
+samples = st.text(SAFE, min_size=1, max_size=120).filter(lambda sample: sample[0] != ".")
+
+
+@st.composite
+def bodies_with_holes(draw: st.DrawFn) -> tuple[Content, Content, dict[str, str], dict[str, str]]:
+    """A mail with samples, the same mail with values, the samples and the values."""
+    names = draw(st.sampled_from([["a"], ["a", "b"], ["a", "b", "c"]]))
+    # Far from anything else that there is, and from one another.
+    ends = {name: f"{name}__{draw(samples)}__{name}" for name in names}
+    values = {
+        name: draw(st.text(SAFE, min_size=len(end), max_size=len(end)).filter(lambda value: value[0] != "."))
+        for name, end in ends.items()
+    }
+    piece = texts | st.integers(0, 90).map("x".__mul__) | st.sampled_from(["\n", " ", "=", "é", "."])
+
+    def part() -> tuple[str, str]:
+        used = draw(st.permutations(names + draw(st.lists(st.sampled_from(names), max_size=3))))
+        between = [draw(piece) for _ in range(len(used) + 1)]
+        said = [
+            "".join(f"{text}{one[name]}" for text, name in zip(between, used, strict=False)) for one in (ends, values)
+        ]
+        return said[0] + between[-1], said[1] + between[-1]
+
+    text, html = part(), part()
+    return Content("s", text[0], html[0]), Content("s", text[1], html[1]), ends, values
+
+
+@patient
+@given(bodies_with_holes())
+def test_filled_body_says_what_it_would_with_the_values_written_into_it(
+    made: tuple[Content, Content, dict[str, str], dict[str, str]],
+) -> None:
+    sample, meant, ends, values = made
+    mail = Frame("hello@bikes.example", "bikes.example").fill(Body(sample, ends), "a@there.example", holes=values)
+    assert_well_formed(mail)
+    assert (body(mail, "plain"), body(mail, "html")) == (lines(meant.text), lines(meant.html))
+
+
+@pytest.mark.parametrize("before", range(70, 78))
+@pytest.mark.parametrize("sample", ["s", "sample"])
+def test_hole_is_found_wherever_a_line_is_broken(before: int, sample: str) -> None:
+    # A soft break may stand before it, after each of its characters, or the line end with it.
+    value = "v" + "." * (len(sample) - 1)
+    said = "x" * before + "\n" + "x" * (before - len(sample)) + sample + "\n" + "x" * before + sample + "x"
+    filled = Frame("hello@bikes.example", "bikes.example").fill(
+        Body(Content("s", said, said), {"link": sample}), "a@there.example", holes={"link": value}
+    )
+    assert_well_formed(filled)
+    assert body(filled, "plain") == lines(said.replace(sample, value))
+
+
+LINK = "https://bikes.example/confirm/SampleToken-1"
+
+
+@pytest.mark.parametrize(
+    ("text", "html", "why"),
+    [
+        ("nothing", LINK, "text"),
+        (LINK, "nothing", "HTML"),
+        (LINK, LINK.upper(), "HTML"),
+        (LINK.lower(), LINK, "text"),
+        (LINK, LINK.replace("-", "%2D"), "HTML"),
+        (LINK, LINK.replace("T", "&#84;"), "HTML"),
+        (LINK, LINK + " " + LINK.upper(), "another spelling"),
+        (LINK, f"{LINK} {LINK.replace('-', '%2d')}", "another spelling"),
+    ],
+)
+def test_link_that_would_be_the_same_in_every_mail_is_found_when_the_body_is_made(
+    text: str, html: str, why: str
+) -> None:
+    with pytest.raises(ValueError, match=why):
+        Body(Content("s", text, html), {"confirm": "SampleToken-1"})
+
+
+def test_holes_that_overlap_are_refused() -> None:
+    with pytest.raises(ValueError, match="within another"):
+        Body(Content("s", "abcdef", "abcdef"), {"one": "abcd", "two": "cd"})
+
+
+def test_sample_that_looks_like_an_encoded_character_is_told_from_one() -> None:
+    filled = Body(Content("s", "= 3D é", "=3D 3D"), {"link": "3D"}).parts({"link": "xy"})
+    assert b"=3D xy =C3=A9" in filled and b"=3Dxy xy" in filled
+
+
+@pytest.mark.parametrize(
+    "value", ["", "short", "x" * 14, "SampleToken=1", "SampleToken\n1", "SampleTokeñ-1", ".ampleToken-1"]
+)
+def test_value_that_does_not_fit_is_refused(value: str) -> None:
+    said = Body(Content("s", LINK, LINK), {"confirm": "SampleToken-1"})
+    for holes in ({"confirm": value}, {}):
+        with pytest.raises(ValueError, match="13 plain characters"):
+            said.parts(holes)
+
+
+def test_unsubscribing_with_one_click_stands_in_the_header() -> None:
+    url = "https://bikes.example/unsubscribe/" + "x" * 600
+    said = Body(Content("s", "t", "h"))
+    mail = Frame("hello@bikes.example", "bikes.example").fill(said, "a@there.example", unsubscribe=url)
+    assert_well_formed(mail, extra=("List-Unsubscribe", "List-Unsubscribe-Post"))
+    read = read_by_the_old(mail)
+    assert (read["List-Unsubscribe"], read["List-Unsubscribe-Post"]) == (f"<{url}>", "List-Unsubscribe=One-Click")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "/unsubscribe/x",
+            "javascript:alert(1)",
+            "mailto:a@b.example",
+            "https://b.example/a b",
+            "https://b.example/é",
+        ),
+        *(
+            "https://b.example/>, <https://evil.example/",
+            "https://b.example/\r\nBcc: e@x.y",
+            "https://b.example/" + "x" * 1000,
+        ),
+    ],
+)
+def test_link_that_no_header_may_hold_is_refused(url: str) -> None:
+    with pytest.raises(ValueError):
+        Frame("hello@bikes.example", "bikes.example").fill(
+            Body(Content("s", "t", "h")), "a@there.example", unsubscribe=url
+        )
+
+
 def test_frame_that_is_used_again_keeps_nothing_of_a_mail() -> None:
     frame = Frame("hello@bikes.example", "bikes.example")
     frame.fill(Body(Content("First", "one", "one")), "a@there.example", reply_to="b@there.example")

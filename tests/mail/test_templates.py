@@ -1,11 +1,13 @@
 """Templates: escaped, strict, overridable; and a broken one is found by name and line, or does no harm."""
 
+import re
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from server.mail.templates import BUILT_IN, TemplateProblem, Templates
+from server.mail.templates import KINDS, TemplateProblem, Templates
 
 SITE = {"title": "Bike Shed", "locale": "en", "url": "https://bikes.example/", "accent": "#123456"}
 VALUES: dict[str, Any] = {
@@ -14,7 +16,13 @@ VALUES: dict[str, Any] = {
     "name": "A Visitor",
     "fields": [{"name": "colour", "label": "Colour", "value": "Red"}, {"name": "more", "label": "More", "value": None}],
     "received": "2026-01-31 12:00 UTC",
+    "confirm_url": "https://bikes.example/confirm/C0nfirm",
+    "unsubscribe_url": "https://bikes.example/unsubscribe/Unsubscr1be",
+    "days": 7,
+    "more": 3,
 }
+VALUES["entries"] = [{name: VALUES[name] for name in ("email", "name", "fields", "received")}] * 2
+LANGUAGES = ["en", "zh-CN"]
 
 
 def own(folder: Path, **files: str) -> Templates:
@@ -24,12 +32,90 @@ def own(folder: Path, **files: str) -> Templates:
     return Templates(folder)
 
 
-@pytest.mark.parametrize("kind", sorted({file.name.partition(".")[0] for file in BUILT_IN.iterdir()} - {"base"}))
-def test_built_in_kind_is_complete(kind: str) -> None:
-    Templates().check(kind, VALUES)
-    content = Templates().render(kind, VALUES)
+@pytest.mark.parametrize("locale", LANGUAGES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_built_in_kind_is_complete(kind: str, locale: str) -> None:
+    templates, values = Templates(locale=locale), VALUES | {"site": SITE | {"locale": locale}}
+    templates.check(kind, values)
+    content = templates.render(kind, values)
     assert "Bike Shed" in content.subject and "Bike Shed" in content.text and "Bike Shed" in content.html
     assert "\n" not in content.subject
+    assert f'<html lang="{locale}">' in content.html
+    assert all(len(line) <= 72 or "://" in line for line in content.text.splitlines())
+    assert not re.search(r"<[a-z/]|&[a-z]+;|\n\n\n\n|[{%]", content.text)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kind_is_all_chinese_for_a_chinese_site(kind: str) -> None:
+    content = Templates(locale="zh-CN").render(kind, VALUES | {"site": SITE | {"title": "单车棚"}})
+    words = re.sub(r"https?://\S+|\S+@\S+", "", content.subject + content.text)
+    assert set(re.findall("[A-Za-z]{2,}", words)) <= {"Visitor", "Colour", "Red", "More", "UTC"}
+
+
+@pytest.mark.parametrize("kind", ["confirm", "already", "welcome"])
+def test_visitor_can_unsubscribe_in_both_parts(kind: str) -> None:
+    content = Templates().render(kind, VALUES)
+    assert f'href="{VALUES["unsubscribe_url"]}"' in content.html
+    assert f"\n{VALUES['unsubscribe_url']}\n" in content.text + "\n"  # on a line of its own
+
+
+def test_mail_that_asks_to_confirm_has_one_button_and_the_days_and_nothing_of_the_visitor() -> None:
+    content = Templates().render("confirm", VALUES)
+    assert content.html.count(VALUES["confirm_url"]) == content.text.count(VALUES["confirm_url"]) == 1
+    for part in (content.subject, content.text, content.html):
+        assert not any(typed in part for typed in ("A Visitor", "visitor@there", "Red"))
+    assert "7 days" in content.text and "7 days" in content.html
+
+
+def test_digest_shows_everything_of_each_and_says_that_nothing_is_proven() -> None:
+    content = Templates().render("digest", VALUES)
+    for part in (content.text, content.html):
+        assert part.count("visitor@there.example") == part.count("Red") == 2
+        assert part.count("Not confirmed") == 2 and "not proven" in part and "3 more are not shown" in part
+    one = Templates().render("digest", VALUES | {"more": 1})
+    assert "One more is not shown" in one.text
+    assert "not shown" not in Templates().render("digest", VALUES | {"more": 0}).text
+
+
+# -- styles ------------------------------------------------------------------------------------------------------------
+
+
+def test_styles_stand_in_the_tags_and_what_cannot_stays_in_the_style_sheet() -> None:
+    html = Templates().render("welcome", VALUES).html
+    assert re.search(r'<div class="card" style="[^"]*max-width: 560px', html)
+    sheet = html[html.index("<style>") : html.index("</style>")]
+    assert "prefers-color-scheme: dark" in sheet and "max-width: 480px" in sheet and "max-width: 560px" not in sheet
+
+
+@pytest.mark.parametrize(("accent", "text"), [("#123456", "#ffffff"), ("#ffc14d", "#000000")])
+def test_text_on_the_button_can_be_read(accent: str, text: str) -> None:
+    html = Templates().render("welcome", {**VALUES, "site": SITE | {"accent": accent}}).html
+    assert re.search(rf'<td class="button" style="[^"]*background: {accent}', html)
+    assert re.search(rf'<a href="https://bikes.example/" style="[^"]*;color: {text}', html)
+
+
+def test_styles_do_not_change_what_a_visitor_wrote() -> None:
+    evil = "</dd><style>.card { display: none }</style>&nbsp;&amp; \u00a0\n  two"
+    html = Templates().render("notice", VALUES | {"name": evil}).html
+    assert unescape(evil) not in html and html.count("<style") == 1
+    shown = re.search(r"Name</dt>\s*<dd[^>]*>(.*?)</dd>", html, re.DOTALL)
+    assert shown and unescape(shown[1]) == evil
+
+
+def test_no_style_sheet_is_fetched(tmp_path: Path) -> None:
+    page = '<link rel="stylesheet" href="http://127.0.0.1:9/x.css"><style>p { color: red }</style><p>x</p>'
+    assert 'style="color: red;"' in own(tmp_path, welcome_html=page).render("welcome", VALUES).html
+
+
+def test_mail_that_gmail_would_cut_off_is_a_problem(tmp_path: Path) -> None:
+    templates = own(tmp_path, welcome_html="{{ 'x' * 102 * 1024 }}")
+    templates.check("welcome", VALUES)
+    (tmp_path / "welcome.html").write_text("{{ 'x' * 102 * 1024 }}x")
+    with pytest.raises(TemplateProblem, match=r"welcome.html: makes 102 KB of HTML; Gmail"):
+        Templates(tmp_path).check("welcome", VALUES)
+
+
+# -- escaping and overrides --------------------------------------------------------------------------------------------
 
 
 def test_html_is_escaped_and_text_is_not() -> None:
@@ -41,7 +127,7 @@ def test_html_is_escaped_and_text_is_not() -> None:
 
 def test_own_html_is_escaped_too(tmp_path: Path) -> None:
     templates = own(tmp_path, welcome_html="<p>{{ site.title }}</p>", welcome_subject_txt="{{ site.title }}")
-    content = templates.render("welcome", {"site": SITE | {"title": "Tom & <b>"}})
+    content = templates.render("welcome", VALUES | {"site": SITE | {"title": "Tom & <b>"}})
     assert content.html == "<p>Tom &amp; &lt;b&gt;</p>"
     assert content.subject == "Tom & <b>"
 
