@@ -179,18 +179,18 @@ def test_nothing_typed_is_lost_when_the_server_is_away(desk: Desk, own_server: S
 
 
 def test_mailbox_shows_the_mail_and_runs_nothing_in_it(desk: Desk, own_server: Server) -> None:
-    visit = VISITS[0]
+    visit = VISITS[1]  # which tells its owner at once
     script = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
-    form = {"site": visit.slug, "email": "visitor@example.com", "pet_name": script, "pet_kind": "Dog"}
-    assert httpx.post(f"{own_server.url}/signup", json=form).status_code == 422  # longer than 60 characters
-    form |= {"pet_name": "Rex", "message": script}
+    form = {"site": visit.slug, "email": "visitor@example.com", "room": script}
+    assert httpx.post(f"{own_server.url}/signup", json=form).status_code == 422  # none of the rooms
+    form |= {"room": "Kitchen", "message": script}
     assert httpx.post(f"{own_server.url}/signup", json=form).status_code == 202
     wait_until(lambda: len(own_server.mails()) == 2)
     page, wrong = desk.page()
     page.goto(f"{own_server.url}/_mailbox/")
-    page.get_by_text("New signup").click()
+    page.get_by_text("A letter to").click()
     expect(page.frame_locator("iframe").get_by_text("document.title")).to_be_visible()
-    expect(page).to_have_title("New signup: Puddle & Paw")
+    expect(page).to_have_title("A letter to Stillroom: Kitchen")
     assert wrong == []
 
 
