@@ -7,6 +7,9 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 NODEMAILER := bench/senders/nodemailer
 BENCHES := static mail signup
 
+# Where it is set, each process of the tests would compile the program, and them, anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install install-dev install-bench install-audit run test soak audit bench check lint messages lock clean
 .DEFAULT_GOAL := run
 
