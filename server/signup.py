@@ -19,6 +19,7 @@ from server import limits, log, metrics
 from server.db import Database
 from server.db.tables import idempotency, now, outbox, signups, suppressions
 from server.form import Form, Value, form_model, sample
+from server.i18n import Text, catalogue
 from server.limits import Gate
 from server.mail.message import Body, Frame, Message
 from server.mail.templates import TemplateProblem, Templates
@@ -31,6 +32,7 @@ _log = log.get(__name__)
 CONFIRM_SECONDS = 7 * 86400.0
 # How long the same Idempotency-Key means the same post.
 REPEAT_SECONDS = 86400.0
+_YES, _NO = Text("yes"), Text("no")
 # A signup's key is the time and 64 random bits, as long for each, so that links are too.
 _KEY_LENGTH = 29
 
@@ -195,7 +197,7 @@ def entry(site: Site, signup: Mapping[str, Any], received: float) -> dict[str, o
     answers = signup["fields"]
     declared = site.signup.fields
     fields = [
-        {"name": name, "label": site.label(name) if name in declared else name, "value": _shown(value)}
+        {"name": name, "label": site.label(name) if name in declared else name, "value": _shown(value, site.locale)}
         for name, value in answers.items()
     ]
     when = datetime.fromtimestamp(received, UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -211,8 +213,8 @@ def digest_values(about: Mapping[str, object], entries: Sequence[Mapping[str, ob
     return {"site": dict(about), "entries": list(entries), "more": more}
 
 
-def _shown(value: Value) -> str | None:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+def _shown(value: Value, locale: str) -> str | None:
+    return (_YES if value else _NO).within(catalogue(locale)) if isinstance(value, bool) else value
 
 
 def _notices(reception: Reception, row: Mapping[str, Any]) -> list[Message]:

@@ -148,7 +148,7 @@ idempotency = Table(
     Column("key", String(64), primary_key=True),
     # what stands for the form that came with it
     Column("body", String(64), nullable=False),
-    Column("signup_id", _Id, ForeignKey("signups.id", ondelete="CASCADE"), nullable=False),
+    Column("signup_id", _Id, ForeignKey("signups.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("created_at", Double, nullable=False),
 )
 

@@ -24,8 +24,9 @@ _log = log.get(__name__)
 EVERY_SECONDS = 86400.0
 # How long a visitor has to confirm before the owner hears of it.
 PATIENCE_SECONDS = 6 * 3600.0
-# Signups a mail, and mails a site at a time: a flood must not become one of mails. The rest is told of the next day.
-MOST = 100
+# Signups a mail (some providers cut off what is longer than 102 KB), and mails a site at a time: a flood must not
+# become one of mails. The rest is told of the next day.
+MOST = 40
 MAILS = 10
 
 

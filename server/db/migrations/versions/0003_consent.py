@@ -48,6 +48,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("key", name="pk_idempotency"),
         sa.ForeignKeyConstraint(["signup_id"], ["signups.id"], name="fk_idempotency_signup_id", ondelete="CASCADE"),
     )
+    op.create_index("ix_idempotency_signup_id", "idempotency", ["signup_id"])
     jobs = sa.table("jobs", sa.column("name", sa.String), sa.column("due_at", sa.Double))
     op.bulk_insert(jobs, [{"name": "digest", "due_at": 0.0}])
 
