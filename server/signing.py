@@ -54,7 +54,7 @@ class Keys:
 
     def digest(self, purpose: str, value: str) -> str:
         """What stands for `value` where it must be recognised and not known: 32 hexadecimal characters."""
-        key = hashlib.sha256(f"{purpose}\0{self._secrets[-1]}".encode()).digest()
+        key = _derived(purpose, self._secrets[-1])
         return hmac.new(key, value.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:32]
 
     def secret(self, purpose: str) -> str:
@@ -63,9 +63,15 @@ class Keys:
 
     def _signer(self, kind: type[Signer], purpose: str) -> Signer:
         if (found := self._signers.get((kind, purpose))) is None:
-            found = kind(self._secrets, salt=f"doorbell.{purpose}", key_derivation="hmac", digest_method=hashlib.sha256)
+            # Derived here, once: the library would derive its keys anew for each token.
+            keys = [_derived(f"doorbell.{purpose}", secret) for secret in self._secrets]
+            found = kind(keys, key_derivation="none", digest_method=hashlib.sha256)
             self._signers[kind, purpose] = found
         return found
+
+
+def _derived(purpose: str, secret: str) -> bytes:
+    return hmac.new(secret.encode(), purpose.encode(), hashlib.sha256).digest()
 
 
 def _plain(token: str) -> str:
