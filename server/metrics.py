@@ -38,6 +38,15 @@ PlatformCollector(registry=_registry)
 GCCollector(registry=_registry)
 
 _signups = Counter("doorbell_signups", "Signups that were accepted.", ["site"], registry=_registry)
+_refused = Counter(
+    "doorbell_signups_refused",
+    "Posts that a limit or a proof of work kept out.",
+    ["site", "reason"],
+    registry=_registry,
+)
+_spam = Counter(
+    "doorbell_signups_spam", "Posts that were taken for spam, and kept as such.", ["site"], registry=_registry
+)
 _sends = Counter("doorbell_mail_sends", "Attempts to send a mail, by how they ended.", ["outcome"], registry=_registry)
 _latency = Histogram(
     "doorbell_mail_latency_seconds",
@@ -52,6 +61,16 @@ _sends_by_outcome = {outcome: _sends.labels(outcome) for outcome in OUTCOMES}
 def signed_up(site: str, count: int = 1) -> None:
     """Signups of `site` were accepted; 0 makes the site known."""
     _signups.labels(site).inc(count)
+
+
+def refused(site: str, reason: str) -> None:
+    """A post to `site` was not taken: `limit` or `proof`."""
+    _refused.labels(site, reason).inc()
+
+
+def spam(site: str) -> None:
+    """A post to `site` was taken for spam."""
+    _spam.labels(site).inc()
 
 
 def sent(outcome: str) -> None:

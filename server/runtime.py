@@ -21,7 +21,7 @@ from server.jobs.schedule import Schedule
 from server.mail.connection import Relay
 from server.mail.mailbox import Mailbox, catching
 from server.mail.pool import Limits, Pool
-from server.outbox import store
+from server.outbox import budget, store
 from server.outbox.dispatcher import Dispatcher
 from server.settings import Settings
 from server.signup import Reception
@@ -133,9 +133,12 @@ class Runtime:
         self.pool = Pool(relay(self.settings, self._mailbox_port), limits(self.settings))
         await self.pool.open()
 
+    @property
+    def _budget(self) -> int | None:
+        return self.settings.mail_budget or None if self.settings.limits else None
+
     async def _open_dispatcher(self) -> None:
-        budget = self.settings.mail_budget if self.settings.limits else 0
-        self.dispatcher = Dispatcher(self.database, self.pool, budget or None)
+        self.dispatcher = Dispatcher(self.database, self.pool, self._budget)
         await self.dispatcher.open()
 
     async def _open_jobs(self) -> None:
@@ -157,10 +160,13 @@ class Runtime:
         fault = self.dispatcher.fault
         pending: int | None = None
         oldest: float | None = None
+        left: int | None = None
         try:
             async with asyncio.timeout(5):
                 await self.database.check()
                 waiting = await self.database.read(store.backlog)
+                if self._budget is not None:
+                    left = await self.database.read(budget.left, self._budget)
             database, pending, oldest = "ok", waiting.pending, waiting.oldest_seconds
         except (DatabaseUnavailable, TimeoutError):
             database = "unavailable"
@@ -171,6 +177,7 @@ class Runtime:
             "smtp_fault": None if fault is None else {"stage": fault.stage, "code": fault.code},
             "breaker": "open" if self.dispatcher.breaker.open else "closed",
             "pool": self.pool.stats(),
+            "mail_budget_left": left,
             "pending_mails": pending,
             "oldest_pending_seconds": None if oldest is None else round(oldest, 1),
         }

@@ -278,15 +278,19 @@ async def register(database: Database, gate: Gate, reception: Reception, form: F
     """
     site, client = reception.site, _client(gate, reception.site, visit)
     if wait := gate.remembered(client) or gate.remembered(_all_of(gate, site)):
+        metrics.refused(site.slug, "limit")
         raise LimitExceeded(wait)
-    entry = _entry(gate, reception, form, visit)
-    done = await database.join(_write, entry)
+    done = await database.join(_write, _entry(gate, reception, form, visit))
     if isinstance(done, _Full):
+        metrics.refused(site.slug, "limit")
         gate.remember(done.name, done.seconds)
         raise LimitExceeded(done.seconds)
     if isinstance(done, Exception):
+        if isinstance(done, ProofRequired):
+            metrics.refused(site.slug, "proof")
         raise done
-    metrics.signed_up(site.slug)
+    count = metrics.spam if visit.spam else metrics.signed_up
+    count(site.slug)
     _log.info("signup.accepted", signup_id=done, site=site.slug, **({"spam": visit.spam} if visit.spam else {}))
     return done
 

@@ -325,6 +325,7 @@ async def test_relay_that_is_dead_stops_nothing_and_is_named(environ: dict[str, 
             "smtp_fault": {"stage": "connect", "code": None},
             "breaker": "open",
             "pool": {},
+            "mail_budget_left": answer.json()["mail_budget_left"],
             "pending_mails": 2,
             "oldest_pending_seconds": 0,
         }

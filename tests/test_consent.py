@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from server import limits, signup
+from server import limits, metrics, signup
 from server.db import Database
 from server.limits import Gate
 from server.outbox import store
@@ -487,3 +487,18 @@ async def test_key_is_forgotten_after_a_day(desk: Desk) -> None:
     first = await desk.post("bikes", visit=again())
     await desk.pass_time(86401)
     assert await desk.post("bikes", visit=again("c")) != first
+
+
+async def test_what_is_kept_out_is_counted(desk: Desk) -> None:
+    desk.site("counted", 'client_limit = "2 per hour"\nproof_of_work = true')
+    visits = [Visit(spam="honeypot", has_token=True), PAGE, PAGE, PAGE]
+    done = [await asyncio.gather(desk.post("counted", visit=visit), return_exceptions=True) for visit in visits]
+    assert [type(one) for (one,) in done] == [int, ProofRequired, LimitExceeded, LimitExceeded]
+    text, _ = metrics.exposition(metrics.Reading(None, None, {"leased": 0, "idle": 0}, False))
+    told = [line for line in text.decode().splitlines() if 'site="counted"' in line and "_created" not in line]
+    assert sorted(told) == [
+        'doorbell_signups_refused_total{reason="limit",site="counted"} 2.0',
+        'doorbell_signups_refused_total{reason="proof",site="counted"} 1.0',
+        'doorbell_signups_spam_total{site="counted"} 1.0',
+        'doorbell_signups_total{site="counted"} 0.0',
+    ]
