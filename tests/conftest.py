@@ -20,6 +20,7 @@ from fastapi import FastAPI
 
 from server.app import create_app
 from server.settings import Settings, load
+from tests.provision import furnish
 
 REPOSITORY = Path(__file__).parent.parent
 CI = os.environ.get("CI") == "true"
@@ -173,6 +174,7 @@ async def alter(settings: Settings, statement: str) -> None:
 @pytest.fixture
 async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an app with the site `bikes` and the built-in mailbox."""
+    furnish(settings.data_dir)
     async with running(create_app(settings)) as client:
         yield client
 

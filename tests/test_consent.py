@@ -17,6 +17,7 @@ from server.outbox import store
 from server.signing import Keys
 from server.signup import KeyReused, LimitExceeded, ProofRequired, Reception, Repeat, Visit, reception, register
 from server.site import load
+from tests import provision
 from tests.conftest import add_site
 
 KEYS = Keys(["a secret of some length"])
@@ -90,8 +91,8 @@ class Desk:
 
 @pytest.fixture
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    provision.database(tmp_path / "doorbell.db")
     database = Database(f"sqlite:///{tmp_path / 'doorbell.db'}")
-    await database.open()
     yield Desk(tmp_path / "sites", database)
     await database.close()
 

@@ -17,6 +17,7 @@ from server.settings import Settings
 from server.signing import Keys
 from server.signup import Reception, reception, register
 from server.site import SiteError, load
+from tests import provision
 from tests.conftest import EVERY_FIELD, SITE_TOML, add_site, rows
 
 VISITOR = "visitor@example.com"
@@ -250,10 +251,9 @@ def test_own_sender_comes_before_that_of_the_environment(tmp_path: Path) -> None
 
 @pytest.fixture
 async def database(settings: Settings) -> Database:
-    made = Database(settings.database_url)
-    await made.open()
-    await made.close()
-    return made
+    settings.data_dir.mkdir()
+    provision.database(settings.data_dir / "doorbell.db")
+    return Database(settings.database_url)
 
 
 def mail(settings: Settings, kind: str) -> EmailMessage:

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from tests.audit.pages import SLUGS, Page, domain
 from tests.conftest import skip_or_fail, with_domains
-from tests.e2e.conftest import Server, browser
+from tests.e2e.conftest import HTTP, Server, browser
 
 __all__ = ["browser"]
 
@@ -41,7 +41,7 @@ class Host:
     def ask(self, path: str, slug: str | None = None) -> httpx.Response:
         """GET, as the host of a site or as none of theirs."""
         headers = {"host": f"{_local(slug)}:{self.server.port}" if slug else f"localhost:{self.server.port}"}
-        return httpx.get(f"http://127.0.0.1:{self.server.port}{path}", headers=headers)
+        return HTTP.get(f"http://127.0.0.1:{self.server.port}{path}", headers=headers)
 
 
 def _local(slug: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.audit.conftest import FULL, Board, Host
 from tests.audit.lighthouse import CATEGORIES, best, measured, worst
-from tests.audit.pages import SLUGS, Page, pages
+from tests.audit.pages import Page, pages
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.timeout(600)]
 
@@ -17,15 +17,9 @@ LEAST_PERFORMANCE = 100 if FULL else 95
 
 
 def _chosen() -> list[Page]:
-    """All pages that may be found; in the short form two a site, the front door and the form."""
+    """All pages that may be found; in the short form each site's front door."""
     found = [page for page in pages() if page.indexable]
-    if FULL:
-        return found
-    return [
-        page
-        for slug in SLUGS
-        for page in [one for one in found if one.slug == slug and one.path in ("", "join/", "start/")]
-    ]
+    return found if FULL else [page for page in found if not page.path]
 
 
 @pytest.mark.parametrize("page", _chosen(), ids=str)

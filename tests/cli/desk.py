@@ -9,6 +9,7 @@ from typing import Any
 
 from server.db import Database
 from server.jobs import digest
+from tests import provision
 from tests.conftest import add_site
 from tests.signups import ASKING, received, sign_up
 
@@ -20,7 +21,8 @@ class Desk:
         self.file = file
         add_site(sites, "lamps", ASKING)
         self._site = cache(lambda slug: received(sites / slug))
-        self._do(lambda database: database.open())
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        provision.database(file)
 
     def _do(self, work: Callable[[Database], Awaitable[object]]) -> None:
         async def run() -> None:

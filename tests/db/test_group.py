@@ -16,14 +16,15 @@ from sqlalchemy.exc import IntegrityError
 from server.db import Database, DatabaseUnavailable, engine
 from server.db.group import MOST, Group
 from server.db.tables import signups
+from tests import provision
 
 ROW = {"site": "bikes", "fields": {}, "created_at": 1.0}
 
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    provision.database(tmp_path / "doorbell.db")
     database = Database(f"sqlite:///{tmp_path / 'doorbell.db'}")
-    await database.open()
     yield database
     await database.close()
 
@@ -115,8 +116,8 @@ async def test_database_that_is_away_is_told_to_all_and_keeps_nothing(
 
 
 async def test_closing_waits_for_what_was_asked_for(tmp_path: Path) -> None:
+    provision.database(tmp_path / "doorbell.db")
     database = Database(f"sqlite:///{tmp_path / 'doorbell.db'}")
-    await database.open()
     tasks = [asyncio.create_task(database.join(add, str(number))) for number in range(300)]
     await asyncio.sleep(0)
     await database.close()
@@ -135,8 +136,8 @@ def test_whatever_comes_together_is_written_or_told(items: list[tuple[Any, str |
     """Each item that was answered is there once, each that was refused is not, whoever came with it."""
 
     async def run(folder: str) -> None:
+        provision.database(Path(folder, "doorbell.db"))
         database = Database(f"sqlite:///{folder}/doorbell.db")
-        await database.open()
         tasks = []
         for number, (write, item, cancelled) in enumerate(items):
             tasks.append(asyncio.create_task(database.join(write, item and f"{number:02}{item}")))

@@ -20,7 +20,11 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
 from tests.conftest import REPOSITORY, skip_or_fail, with_domains
+from tests.provision import furnish
 
+# For a single request: httpx.get would read every certificate of the machine for each. A server that was restarted has
+# no connection left from before.
+HTTP = httpx.Client(limits=httpx.Limits(max_keepalive_connections=0))
 SLUGS = ["interior_design", "pet_care"]
 
 
@@ -84,7 +88,7 @@ class Server:
     def answers(self) -> bool:
         """Whether it takes requests."""
         try:
-            return httpx.get(f"{self.url}/healthz").status_code == 200
+            return HTTP.get(f"{self.url}/healthz").status_code == 200
         except httpx.TransportError:
             return False
 
@@ -101,7 +105,7 @@ class Server:
             self.process.wait()
 
     def sign_up(self, email: str, **fields: str) -> httpx.Response:
-        return httpx.post(f"{self.url}/signup", json={"site": "bikes", "email": email, "colour": "Red", **fields})
+        return HTTP.post(f"{self.url}/signup", json={"site": "bikes", "email": email, "colour": "Red", **fields})
 
     def mails(self) -> list[EmailMessage]:
         """What the built-in mailbox has caught."""
@@ -127,6 +131,7 @@ def real_sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     somebody else."""
     root = tmp_path_factory.mktemp("real")
     sites = with_domains(root / "sites", {slug: [f"{slug.replace('_', '-')}.localhost"] for slug in SLUGS})
+    furnish(root / "var")
     server = Server({"DOORBELL_SITES_DIR": str(sites), "DOORBELL_DATA_DIR": str(root / "var")}, root / "server.log")
     server.start()
     yield server

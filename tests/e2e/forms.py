@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from email.message import EmailMessage
 from typing import Literal
 
-import httpx
 from playwright.sync_api import Locator, Page
 
-from tests.e2e.conftest import Server, wait_until
+from tests.e2e.conftest import HTTP, Server, wait_until
 
 Place = Literal["path", "domain"]
 
@@ -82,7 +81,7 @@ def check_mails(server: Server, visit: Visit, email: str, also: str = "") -> Non
         (asked,) = mails_of(server, email, 1)
         assert texts(asked)[0].count("/confirm/") == 1
         path = "/confirm/" + re.findall(r"/confirm/(\S+)", texts(asked)[0])[0]
-        assert httpx.post(server.url + path).status_code == 200
+        assert HTTP.post(server.url + path).status_code == 200
     *to_visitor, to_owner = sorted(
         mails_of(server, email, 3 if visit.asks else 2), key=lambda mail: str(mail["Delivered-To"]) == visit.owner
     )

@@ -4,13 +4,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from playwright.sync_api import Route, expect
 
 from tests.conftest import REPOSITORY
-from tests.e2e.conftest import Desk, Server, wait_until
+from tests.e2e.conftest import HTTP, Desk, Server, wait_until
 from tests.e2e.forms import VISITS, Place, Visit, check_mails, fill, send
+from tests.provision import furnish
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
 
@@ -22,6 +22,7 @@ PLACES = pytest.mark.parametrize("place", ["path", "domain"])
 def own_server(tmp_path: Path) -> Iterator[Server]:
     """The repository's sites on a server of this test alone."""
     environ = {"DOORBELL_SITES_DIR": str(REPOSITORY / "sites"), "DOORBELL_DATA_DIR": str(tmp_path / "var")}
+    furnish(tmp_path / "var")
     server = Server(environ, tmp_path / "server.log")
     server.start()
     yield server
@@ -182,9 +183,9 @@ def test_mailbox_shows_the_mail_and_runs_nothing_in_it(desk: Desk, own_server: S
     visit = VISITS[1]  # which tells its owner at once
     script = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
     form = {"site": visit.slug, "email": "visitor@example.com", "room": script}
-    assert httpx.post(f"{own_server.url}/signup", json=form).status_code == 422  # none of the rooms
+    assert HTTP.post(f"{own_server.url}/signup", json=form).status_code == 422  # none of the rooms
     form |= {"room": "Kitchen", "message": script}
-    assert httpx.post(f"{own_server.url}/signup", json=form).status_code == 202
+    assert HTTP.post(f"{own_server.url}/signup", json=form).status_code == 202
     wait_until(lambda: len(own_server.mails()) == 2)
     page, wrong = desk.page()
     page.goto(f"{own_server.url}/_mailbox/")

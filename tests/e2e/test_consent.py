@@ -8,12 +8,11 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-import httpx
 import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.conftest import add_site
-from tests.e2e.conftest import Desk, Server, free_port
+from tests.e2e.conftest import HTTP, Desk, Server, free_port
 from tests.e2e.forms import mails_of, texts
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
@@ -82,7 +81,7 @@ def test_from_the_form_to_the_welcome_and_out_again(desk: Desk, asking: Server) 
     (asked,) = mails_of(asking, "ann@example.com", 1)
     assert "second" not in texts(asked)[0]
     for _ in range(2):  # a scanner looks at it first
-        assert httpx.get(link(asked, "confirm")).status_code == 200
+        assert HTTP.get(link(asked, "confirm")).status_code == 200
     page.goto(link(asked, "confirm"))
     mails_of(asking, "ann@example.com", 1)
     page.get_by_role("button").click()
@@ -99,7 +98,7 @@ def test_from_the_form_to_the_welcome_and_out_again(desk: Desk, asking: Server) 
     page.goto(str(welcome["List-Unsubscribe"]).strip("<>"))
     page.get_by_role("button", name="Unsubscribe").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("You are unsubscribed")
-    one_click = httpx.post(str(asked["List-Unsubscribe"]).strip("<>"), data={"List-Unsubscribe": "One-Click"})
+    one_click = HTTP.post(str(asked["List-Unsubscribe"]).strip("<>"), data={"List-Unsubscribe": "One-Click"})
     assert (one_click.status_code, one_click.text) == (200, "Unsubscribed.\n")
     assert wrong == []
     assert "/confirm/***" in asking.log and "/unsubscribe/***" in asking.log

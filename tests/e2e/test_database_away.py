@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.conftest import skip_or_fail
-from tests.e2e.conftest import wait_until
+from tests.e2e.conftest import HTTP, wait_until
 from tests.e2e.relay import CONNECTIONS, Gate, Place, placed
 from tests.smtpd import Smtpd, accept
 
@@ -37,7 +37,7 @@ def signups_until_refused(place: Place) -> tuple[list[str], httpx.Response]:
     accepted: list[str] = []
     for _ in range(500):
         email = f"room-{time.monotonic_ns()}@example.com"
-        answer = httpx.post(f"{place.server.url}/signup", json={**FORM, "email": email}, timeout=60)
+        answer = HTTP.post(f"{place.server.url}/signup", json={**FORM, "email": email}, timeout=60)
         if answer.status_code != 202:
             return accepted, answer
         accepted.append(email)
@@ -58,12 +58,12 @@ def check_that_visitors_are_told(place: Place, answer: httpx.Response) -> None:
     assert int(page.headers["retry-after"]) > 0
     assert "Typed with care" in page.text and "patient@example.com" in page.text
     assert (ready.status_code, ready.json()["ready"], ready.json()["database"]) == (503, False, "unavailable")
-    assert httpx.get(f"{url}/healthz").status_code == 200
-    assert "<title>bikes</title>" in httpx.get(f"{url}/bikes/").text
+    assert HTTP.get(f"{url}/healthz").status_code == 200
+    assert "<title>bikes</title>" in HTTP.get(f"{url}/bikes/").text
 
 
 def check_that_it_recovers(place: Place, accepted: list[str]) -> None:
-    wait_until(lambda: httpx.get(f"{place.server.url}/readyz", timeout=60).status_code == 200)
+    wait_until(lambda: HTTP.get(f"{place.server.url}/readyz", timeout=60).status_code == 200)
     place.check(accepted + place.sign_up("after"))
     assert place.query("SELECT count(*) FROM signups WHERE email = ?", FORM["email"]) == [(0,)]
     # No other process was there to take the rows over: what was on its way is written down, and not sent again.

@@ -3,10 +3,9 @@
 import signal
 from pathlib import Path
 
-import httpx
 import pytest
 
-from tests.e2e.conftest import free_port, wait_until
+from tests.e2e.conftest import HTTP, free_port, wait_until
 from tests.e2e.relay import CONNECTIONS, Gate, in_thread, placed
 from tests.smtpd import Smtpd, accept, reply
 
@@ -21,7 +20,7 @@ def test_relay_is_down_for_a_day(tmp_path: Path) -> None:
         place.server.start()
         accepted = place.sign_up("one", "two", "three")
         wait_until(lambda: "smtp.held" in place.server.log)
-        ready = httpx.get(f"{place.server.url}/readyz")
+        ready = HTTP.get(f"{place.server.url}/readyz")
         assert (ready.status_code, ready.json()["smtp"], ready.json()["pending_mails"]) == (200, "unavailable", 6)
         assert place.server.end() == 0
         place.jump(-DAY)

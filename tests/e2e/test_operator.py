@@ -9,11 +9,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.e2e.conftest import Server, wait_until
+from tests.e2e.conftest import HTTP, Server, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -39,26 +38,34 @@ def doorbell(environ: dict[str, str]) -> Callable[..., Any]:
     return run
 
 
-def alter(server: Server, statement: str) -> None:
+def alter(server: Server, statement: str) -> list[Any]:
     connection = sqlite3.connect(server.data / "doorbell.db", timeout=60)
     with connection:
-        connection.execute(statement)
+        found = connection.execute(statement).fetchall()
     connection.close()
+    return found
 
 
-def all_sent(doorbell: Callable[..., Any], count: int) -> Callable[[], bool]:
-    return lambda: len(doorbell("list", "--state", "sent")) == count
+def count(server: Server, state: str) -> int:
+    """How many mails are so, by the file: each command is a process, that takes its time to start."""
+    [[found]] = alter(server, f"SELECT count(*) FROM outbox WHERE state = '{state}'")
+    return int(found)
+
+
+def sent(server: Server, mails: int) -> None:
+    """Waits until so many are."""
+    wait_until(lambda: count(server, "sent") == mails)
 
 
 def test_failed_mail_is_retried_and_sent(server: Server, doorbell: Callable[..., Any]) -> None:
     server.start()
     server.sign_up("visitor@example.com")
-    wait_until(all_sent(doorbell, 2))
+    sent(server, 2)
     assert len(server.mails()) == 2
     alter(server, "UPDATE outbox SET state = 'failed', outcome = 'failed' WHERE kind = 'welcome'")
     [failed] = doorbell("list", "--state", "failed")
     assert doorbell("retry", str(failed["id"])) == {"retried": 1, "left": []}
-    wait_until(all_sent(doorbell, 2))
+    sent(server, 2)
     assert [str(mail["Delivered-To"]) for mail in server.mails()].count("visitor@example.com") == 2
     assert [one["outcome"] for one in doorbell("show", str(failed["id"]))["attempts"]] == ["sent", "sent"]
 
@@ -66,12 +73,12 @@ def test_failed_mail_is_retried_and_sent(server: Server, doorbell: Callable[...,
 def test_cancelled_mail_is_not_sent(server: Server, doorbell: Callable[..., Any]) -> None:
     server.start()
     server.sign_up("visitor@example.com")
-    wait_until(all_sent(doorbell, 2))
+    sent(server, 2)
     alter(server, "UPDATE outbox SET state = 'pending', outcome = NULL, due_at = due_at + 9999 WHERE kind = 'welcome'")
     assert doorbell("cancel", "--to", "visitor@example.com") == {"cancelled": 1, "left": []}
     alter(server, "UPDATE outbox SET due_at = 0")
     assert server.sign_up("other@example.com").status_code == 202
-    wait_until(all_sent(doorbell, 3))  # the server has looked at what is due
+    sent(server, 3)  # the server has looked at what is due
     assert [mail["state"] for mail in doorbell("list", "--to", "visitor@example.com")] == ["cancelled"]
     assert len(server.mails()) == 4
 
@@ -82,21 +89,22 @@ def test_commands_hold_up_no_signup(server: Server, doorbell: Callable[..., Any]
     stop = threading.Event()
 
     def post() -> None:
-        while not stop.is_set():
+        while not stop.wait(0.02):
             answers.append(server.sign_up(f"visitor-{len(answers)}@example.com").status_code)
 
     posting = threading.Thread(target=post)
     posting.start()
-    wait_until(lambda: len(doorbell("list", "--limit", "1000")) > 100)
+    wait_until(lambda: count(server, "sent") > 100)
+    assert len(doorbell("list", "--limit", "1000")) > 100
     purged = doorbell("purge", "--older-than", "0", "--yes")["purged"]
     doorbell("cancel", "--all", "--yes")
     doorbell("retry", "--state", "cancelled")
     stop.set()
     posting.join()
     assert set(answers) == {202} and purged > 0
-    wait_until(lambda: doorbell("list", "--state", "pending", "--limit", "1") == [])
+    wait_until(lambda: count(server, "pending") == 0)
     assert {mail["state"] for mail in doorbell("list", "--limit", "100000")} == {"sent"}
-    scraped = httpx.get(f"{server.url}/metrics").text
+    scraped = HTTP.get(f"{server.url}/metrics").text
     assert f'doorbell_signups_total{{site="bikes"}} {len(answers)}.0\n' in scraped
     assert f'doorbell_outbox_mails{{state="sent"}} {2 * len(answers)}.0\n' in scraped
 
@@ -104,7 +112,7 @@ def test_commands_hold_up_no_signup(server: Server, doorbell: Callable[..., Any]
 def test_what_was_purged_is_told_and_stays_so(server: Server, doorbell: Callable[..., Any]) -> None:
     server.start()
     server.sign_up("visitor@example.com")
-    wait_until(all_sent(doorbell, 2))
+    sent(server, 2)
     assert doorbell("purge", "--older-than", "0", "--yes") == {"purged": 2}
     assert doorbell("show", "1")["message"] is None
     alter(server, "UPDATE outbox SET state = 'failed', outcome = 'failed' WHERE id = 1")

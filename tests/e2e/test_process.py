@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.conftest import add_site
-from tests.e2e.conftest import Server, free_port, wait_until
+from tests.e2e.conftest import HTTP, Server, free_port, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -63,15 +63,15 @@ def test_each_kind_of_body_reaches_the_mailbox(server: Server) -> None:
     server.start()
     form = {"site": "bikes", "colour": "Green"}
     assert server.sign_up("json@example.com").status_code == 202
-    urlencoded = httpx.post(f"{server.url}/signup", data={**form, "email": "form@example.com"})
-    multipart = httpx.post(
+    urlencoded = HTTP.post(f"{server.url}/signup", data={**form, "email": "form@example.com"})
+    multipart = HTTP.post(
         f"{server.url}/signup",
         files={name: (None, value) for name, value in {**form, "email": "parts@example.com"}.items()},
     )
     assert (urlencoded.status_code, urlencoded.headers["location"]) == (303, "/thanks/bikes")
     assert (multipart.status_code, multipart.headers["location"]) == (303, "/thanks/bikes")
     wait_until(delivered(server, ["json@example.com", "form@example.com", "parts@example.com"]))
-    assert "Bike Shed" in httpx.get(f"{server.url}/_mailbox/").text
+    assert "Bike Shed" in HTTP.get(f"{server.url}/_mailbox/").text
 
 
 def test_killed_right_after_the_202(server: Server) -> None:
@@ -96,7 +96,7 @@ def test_starts_and_keeps_mail_while_the_relay_is_down(environ: dict[str, str], 
     dead = Server({**environ, "DOORBELL_SMTP_URL": f"smtp://127.0.0.1:{free_port()}"}, tmp_path / "dead.log")
     dead.start()
     assert dead.sign_up("visitor@example.com").status_code == 202
-    ready = httpx.get(f"{dead.url}/readyz").json()
+    ready = HTTP.get(f"{dead.url}/readyz").json()
     assert (ready["ready"], ready["smtp"], ready["pending_mails"]) == (True, "unavailable", 2)
     assert "smtp.unavailable" in dead.log
     assert dead.end() == 0
@@ -141,10 +141,10 @@ def test_refuses_to_start_on_a_port_that_is_taken(server: Server, environ: dict[
 def test_a_third_site_is_a_folder(server: Server, sites: Path) -> None:
     add_site(sites, "third", 'title = "The Third"\n')
     server.start()
-    assert httpx.get(f"{server.url}/third/").status_code == 200
-    assert "The Third" in httpx.get(server.url).text
+    assert HTTP.get(f"{server.url}/third/").status_code == 200
+    assert "The Third" in HTTP.get(server.url).text
     form = {"site": "third", "email": "visitor@example.com"}
-    assert httpx.post(f"{server.url}/signup", json=form).status_code == 202
+    assert HTTP.post(f"{server.url}/signup", json=form).status_code == 202
     wait_until(lambda: recipients(server) == Counter({"visitor@example.com": 1}))
 
 
@@ -179,7 +179,7 @@ def test_request_that_never_ends_does_not_hold_up_the_stop(server: Server) -> No
     with socket.create_connection(("127.0.0.1", server.port)) as slow:
         slow.sendall(b"POST /signup HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
         slow.sendall(b"Content-Length: 100\r\n\r\n{")
-        wait_until(lambda: httpx.get(f"{server.url}/healthz").status_code == 200)
+        wait_until(lambda: HTTP.get(f"{server.url}/healthz").status_code == 200)
         assert server.end() == 0
         assert slow.recv(100).startswith(b"HTTP/1.1 503 ")
     assert "Traceback" not in server.log

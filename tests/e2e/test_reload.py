@@ -22,7 +22,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.conftest import REPOSITORY, SITE_TOML, add_site
-from tests.e2e.conftest import Server, wait_until
+from tests.e2e.conftest import HTTP, Server, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -66,7 +66,7 @@ class Listener:
     def _listen(self) -> None:
         with (
             suppress(httpx.TransportError),
-            httpx.stream("GET", f"{self.server.url}/_doorbell/reload", timeout=None) as answer,
+            HTTP.stream("GET", f"{self.server.url}/_doorbell/reload", timeout=None) as answer,
         ):
             for line in answer.iter_lines():
                 if line.startswith("data: "):
@@ -94,7 +94,7 @@ def test_edit_is_served_and_told(reloading: Server, sites: Path) -> None:
     index.write_text("<!doctype html><title>new</title>")
     wait_until(lambda: len(page.states) == 2)
     assert page.states[0]["version"] != page.states[1]["version"]
-    assert "<title>new</title>" in httpx.get(f"{reloading.url}/bikes/").text
+    assert "<title>new</title>" in HTTP.get(f"{reloading.url}/bikes/").text
 
     toml.write_text("title = ")
     wait_until(lambda: bool(page.states[-1]["problems"]))
@@ -102,11 +102,11 @@ def test_edit_is_served_and_told(reloading: Server, sites: Path) -> None:
     wait_until(lambda: reloading.log.count("sites.kept") >= 2)
     assert page.states[-1]["version"] == page.states[1]["version"]
     assert str(toml) in page.states[-1]["problems"][0] and str(toml) in reloading.log
-    assert "<title>new</title>" in httpx.get(f"{reloading.url}/bikes/").text
+    assert "<title>new</title>" in HTTP.get(f"{reloading.url}/bikes/").text
 
     toml.write_text(SITE_TOML)
     wait_until(lambda: not page.states[-1]["problems"])
-    assert "<title>newer</title>" in httpx.get(f"{reloading.url}/bikes/").text
+    assert "<title>newer</title>" in HTTP.get(f"{reloading.url}/bikes/").text
     assert reloading.end() == 0
     assert "Traceback" not in reloading.log
 
@@ -122,12 +122,12 @@ def test_edit_of_a_part_is_served_and_told(reloading: Server, sites: Path) -> No
     part.write_text("<p>second</p>")
     wait_until(lambda: len(page.states) == 2)
     assert page.states[0]["version"] != page.states[1]["version"]
-    assert "<p>second</p>" in httpx.get(f"{reloading.url}/bikes/").text
+    assert "<p>second</p>" in HTTP.get(f"{reloading.url}/bikes/").text
 
     part.unlink()
     wait_until(lambda: bool(page.states[-1]["problems"]))
     assert "'header.html'" in page.states[-1]["problems"][0]
-    assert "<p>second</p>" in httpx.get(f"{reloading.url}/bikes/").text
+    assert "<p>second</p>" in HTTP.get(f"{reloading.url}/bikes/").text
     assert reloading.end() == 0
 
 
@@ -267,14 +267,14 @@ def test_sighup_with_a_broken_site_keeps_the_old_ones(server: Server, sites: Pat
     server.process.send_signal(signal.SIGHUP)
     wait_until(lambda: server.log.count("sites.kept") == 2)
     assert all(str(file) in server.log for file in broken)
-    assert "<title>bikes</title>" in httpx.get(f"{server.url}/bikes/").text
+    assert "<title>bikes</title>" in HTTP.get(f"{server.url}/bikes/").text
     assert server.sign_up("visitor@example.com").status_code == 202
-    assert httpx.get(f"{server.url}/typo/").status_code == 404
+    assert HTTP.get(f"{server.url}/typo/").status_code == 404
     for file in broken:
         shutil.rmtree(sites / file.relative_to(sites).parts[0])
     server.process.send_signal(signal.SIGHUP)
     wait_until(lambda: loads(server) == 1)
-    assert httpx.get(f"{server.url}/bikes/").text == "new"
+    assert HTTP.get(f"{server.url}/bikes/").text == "new"
     assert server.end() == 0
 
 
@@ -289,7 +289,7 @@ def test_many_sighups_are_one_load_more(server: Server, sites: Path) -> None:
     for number in range(30):
         (sites / "bikes" / "public" / "index.html").write_text(f"{number}")
         server.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: httpx.get(f"{server.url}/bikes/").text == "29")
+    wait_until(lambda: HTTP.get(f"{server.url}/bikes/").text == "29")
     time.sleep(0.5)
     assert loads(server) == 2
 
@@ -334,7 +334,7 @@ def test_sighup_during_the_start_is_honoured_after_it(server: Server, sites: Pat
     (sites / "bikes" / "public" / "index.html").write_text("new")
     process.send_signal(signal.SIGHUP)
     wait_until(lambda: loads(server) == 1)
-    assert httpx.get(f"{server.url}/bikes/").text == "new"
+    assert HTTP.get(f"{server.url}/bikes/").text == "new"
     assert server.end() == 0
 
 
@@ -351,7 +351,7 @@ def test_closed_terminal_ends_the_server(server: Server) -> None:
 
         def up() -> bool:
             with suppress(httpx.TransportError):
-                return httpx.get(f"{server.url}/healthz").status_code == 200
+                return HTTP.get(f"{server.url}/healthz").status_code == 200
             return False
 
         wait_until(up)

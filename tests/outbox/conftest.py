@@ -14,6 +14,7 @@ from server.mail.message import Content, Message, compose
 from server.mail.pool import Limits, Pool
 from server.outbox import dispatcher, fairness, retry, store
 from server.outbox.dispatcher import Dispatcher
+from tests import provision
 from tests.mail.loops import LOOPS, Factories
 from tests.smtpd import Smtpd
 
@@ -31,7 +32,7 @@ def mail(recipient: str, sender: str = "site@here.example") -> Message:
 async def opened(path: Path, migrate: bool = True) -> AsyncIterator[Database]:
     database = Database(f"sqlite:///{path}")
     if migrate:
-        await database.open()
+        provision.database(path)
     try:
         yield database
     finally:

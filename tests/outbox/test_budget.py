@@ -75,6 +75,7 @@ async def test_dispatcher_sends_so_many_and_the_rest_when_the_window_is_over(
     async with office(database, smtpd, budget=3) as sending:
         await sending.post(*(f"v{n}@example.com" for n in range(5)))
         await eventually(lambda: len(smtpd.mails) == 3)
+        await eventually(lambda: sending.dispatcher.in_flight == 0)
         assert sorted(await sending.states()) == ["pending"] * 2 + ["sent"] * 3
         await run(database, "UPDATE counters SET until = until - 3600")
         await eventually(lambda: len(smtpd.mails) == 5)

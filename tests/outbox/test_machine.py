@@ -20,6 +20,7 @@ from server.db import Database
 from server.mail.pool import Limits, Pool
 from server.outbox import dispatcher as module
 from server.outbox.dispatcher import Dispatcher
+from tests import provision
 from tests.conftest import eventually
 from tests.outbox.conftest import add, run
 from tests.smtpd import (
@@ -106,7 +107,7 @@ class Delivery(RuleBasedStateMachine):
         self.listening = self.smtpd.listening()
         self.do(self.listening.__aenter__())
         self.database = Database(f"sqlite:///{self.path}")
-        self.do(self.database.open())
+        provision.database(self.path)
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)

@@ -11,6 +11,14 @@ from itsdangerous import TimestampSigner
 from server.app import create_app
 from server.settings import Settings
 from tests.conftest import running
+from tests.provision import furnish
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Those of a server that was started before."""
+    furnish(settings.data_dir)
+    return settings
 
 
 @pytest.fixture

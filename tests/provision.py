@@ -1,0 +1,58 @@
+"""What a first start makes: a database with its tables, and the repository's files compressed.
+
+Made once in a process of the tests and copied from then on, for most tests are about something else.
+"""
+
+import asyncio
+import atexit
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+from server.app import load_sites
+from server.db import Database
+from server.hosting import Cache
+from server.settings import load
+
+_SITES = Path(__file__).parent.parent / "sites"
+
+
+def furnish(data: Path) -> None:
+    """Makes a server's data folder as its first start would leave it."""
+    data.mkdir(mode=0o700, parents=True)
+    database(data / "doorbell.db")
+    shutil.copytree(_cache(), data / "cache")
+
+
+def database(file: Path) -> None:
+    """Makes a database that has its tables, unless there is one."""
+    if not file.exists():
+        shutil.copyfile(_database(), file)
+
+
+@cache
+def _folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="doorbell-"))
+    atexit.register(shutil.rmtree, folder)
+    return folder
+
+
+@cache
+def _database() -> Path:
+    async def make() -> None:
+        made = Database(f"sqlite:///{_folder() / 'doorbell.db'}")
+        await made.open()
+        await made.close()
+
+    with ThreadPoolExecutor(1) as thread:  # where it is asked for, a loop may run
+        thread.submit(asyncio.run, make()).result()
+    return _folder() / "doorbell.db"
+
+
+@cache
+def _cache() -> Path:
+    settings = load({"DOORBELL_SITES_DIR": str(_SITES)}, env_file=None)
+    load_sites(settings, Cache(_folder() / "cache"))
+    return _folder() / "cache"
