@@ -16,7 +16,7 @@ from rich.table import Table
 
 from tests.audit.pages import SLUGS, Page, domain
 from tests.conftest import skip_or_fail, with_domains
-from tests.e2e.conftest import HTTP, Server, browser
+from tests.e2e.conftest import HTTP, ForkedServer, Server, browser
 
 __all__ = ["browser"]
 
@@ -54,7 +54,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     root = tmp_path_factory.mktemp("audit")
     sites = with_domains(root / "sites", {slug: (domain(slug), _local(slug)) for slug in SLUGS})
     environ = {"DOORBELL_SITES_DIR": str(sites), "DOORBELL_DATA_DIR": str(root / "var")}
-    server = Server(environ, root / "server.log")
+    server = ForkedServer(environ, root / "server.log")
     server.start()
     yield Host(server)
     assert server.end() == 0

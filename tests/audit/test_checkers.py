@@ -13,7 +13,7 @@ from tests.audit.links import Document, listed, styled
 from tests.audit.nu import complaints
 from tests.audit.visit import visiting
 from tests.conftest import add_site
-from tests.e2e.conftest import Server
+from tests.e2e.conftest import ForkedServer, Server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
 
@@ -52,7 +52,9 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     head = GOOD.replace("<link", "<link rel='stylesheet' href='faults.css'><link")
     pages = {name: head.replace("<p>All is well.</p>", fault) for name, fault in FAULTS.items()}
     add_site(root / "sites", "faulty", 'title = "Faulty"', {"good.html": head, **pages, **FILES})
-    server = Server({"DOORBELL_SITES_DIR": str(root / "sites"), "DOORBELL_DATA_DIR": str(root / "var")}, root / "log")
+    server = ForkedServer(
+        {"DOORBELL_SITES_DIR": str(root / "sites"), "DOORBELL_DATA_DIR": str(root / "var")}, root / "log"
+    )
     server.start()
     yield server
     assert server.end() == 0

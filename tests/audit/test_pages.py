@@ -16,7 +16,9 @@ HOMES = pytest.mark.parametrize("page", [page for page in pages() if not page.pa
 # What a first visit to a site's front door may cost.
 BYTES, REQUESTS = 60 * 1024, 8
 
-_SCHEMES: tuple[Scheme, Scheme] = ("light", "dark")
+_LOOKS: list[tuple[int, Scheme]] = [(360, "light"), (1440, "dark")]
+if FULL:
+    _LOOKS += [(360, "dark"), (1440, "light")]
 
 # But for links to another state of the same page, which only a script can restore.
 _SHOWN = """
@@ -60,14 +62,13 @@ def test_axe_finds_nothing(host: Host, browser: Browser, board: Board, page: Pag
     wrong: list[str] = []
     with visiting(browser, host.below(page), still=True) as visit:
         axe.load(visit.page)
-        for width in (360, 1440):
+        for width, scheme in _LOOKS:
             visit.page.set_viewport_size({"width": width, "height": 800})
-            for scheme in _SCHEMES:
-                visit.page.emulate_media(color_scheme=scheme)
-                found, unsure = axe.findings(visit.page)
-                if FULL:  # a picture of each page takes its time
-                    found += contrast.pale(visit.page, unsure)
-                wrong += [f"{width} px, {scheme}: {line}" for line in found]
+            visit.page.emulate_media(color_scheme=scheme)
+            found, unsure = axe.findings(visit.page)
+            if FULL:  # a picture of each page takes its time
+                found += contrast.pale(visit.page, unsure)
+            wrong += [f"{width} px, {scheme}: {line}" for line in found]
     board.note(page, axe=str(len(wrong)))
     none(wrong)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from server.db.tables import metadata
 from tests.conftest import SITE_TOML, add_site
-from tests.e2e.conftest import Server, wait_until
+from tests.e2e.conftest import ForkedServer, Server, wait_until
 from tests.smtpd import Act, Session, Smtpd, accept
 
 # The pool's default size: as many mails are on their way at once.
@@ -183,7 +183,7 @@ def placed(folder: Path, smtpd: Smtpd, **environ: str) -> Iterator[Place]:
         own = {"SMTP_URL": f"smtp://127.0.0.1:{smtpd.port}", "LIMITS": "off", **environ}
         given = {"DOORBELL_SITES_DIR": str(folder / "sites"), "DOORBELL_DATA_DIR": str(folder / "var")}
         given |= {f"DOORBELL_{name}": value for name, value in own.items()}
-        server = Server(given, folder / "server.log")
+        server = ForkedServer(given, folder / "server.log")
         try:
             yield Place(server, smtpd, database, given)
         finally:

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Route, expect
 
 from tests.conftest import REPOSITORY
-from tests.e2e.conftest import HTTP, Desk, Server, wait_until
+from tests.e2e.conftest import HTTP, Desk, ForkedServer, Server, wait_until
 from tests.e2e.forms import VISITS, Place, Visit, check_mails, fill, send
 from tests.provision import furnish
 
@@ -23,7 +23,7 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
     """The repository's sites on a server of this test alone."""
     environ = {"DOORBELL_SITES_DIR": str(REPOSITORY / "sites"), "DOORBELL_DATA_DIR": str(tmp_path / "var")}
     furnish(tmp_path / "var")
-    server = Server(environ, tmp_path / "server.log")
+    server = ForkedServer(environ, tmp_path / "server.log")
     server.start()
     yield server
     assert server.end() == 0

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.conftest import add_site
-from tests.e2e.conftest import HTTP, Desk, Server, free_port
+from tests.e2e.conftest import HTTP, Desk, ForkedServer, Server, free_port
 from tests.e2e.forms import mails_of, texts
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
@@ -51,7 +51,7 @@ def asking(tmp_path_factory: pytest.TempPathFactory, elsewhere: tuple[int, Path]
         page = {"index.html": FORM.format(slug=slug, server="")}
         add_site(root / "sites", slug, TOML.format(slug=slug, port=elsewhere[0], proof=proof), page)
     environ = {"DOORBELL_SITES_DIR": str(root / "sites"), "DOORBELL_DATA_DIR": str(root / "var")}
-    server = Server({**environ, "DOORBELL_ACCESS_LOG": "on"}, root / "log")
+    server = ForkedServer({**environ, "DOORBELL_ACCESS_LOG": "on"}, root / "log")
     server.start()
     yield server
     assert server.end() == 0

@@ -3,16 +3,15 @@
 import json
 import os
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import REPOSITORY
 from tests.e2e.conftest import HTTP, Server, wait_until
+from tests.e2e.fork import Forked
 
 pytestmark = pytest.mark.e2e
 
@@ -24,15 +23,16 @@ def environ(environ: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.fixture
-def doorbell(environ: dict[str, str]) -> Callable[..., Any]:
+def doorbell(environ: dict[str, str], tmp_path: Path) -> Callable[..., Any]:
     """Runs a `mail` command, which must succeed; answers the JSON that it prints."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("DOORBELL_")}
 
     def run(*arguments: str) -> Any:
-        command = [sys.executable, "-m", "server", "mail", *arguments, "--json"]
-        ended = subprocess.run(command, cwd=REPOSITORY, env={**clean, **environ}, capture_output=True, timeout=100)
-        assert ended.returncode == 0, ended.stderr
-        objects = [json.loads(line) for line in ended.stdout.splitlines()]
+        out, errors = tmp_path / "out", tmp_path / "errors"
+        out.unlink(missing_ok=True)
+        command = Forked(["mail", *arguments, "--json"], {**clean, **environ}, out, errors)
+        assert command.wait(timeout=100) == 0, errors.read_text()
+        objects = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
         return objects if arguments[0] == "list" else objects[0]
 
     return run
@@ -57,44 +57,44 @@ def sent(server: Server, mails: int) -> None:
     wait_until(lambda: count(server, "sent") == mails)
 
 
-def test_failed_mail_is_retried_and_sent(server: Server, doorbell: Callable[..., Any]) -> None:
-    server.start()
-    server.sign_up("visitor@example.com")
-    sent(server, 2)
-    assert len(server.mails()) == 2
-    alter(server, "UPDATE outbox SET state = 'failed', outcome = 'failed' WHERE kind = 'welcome'")
+def test_failed_mail_is_retried_and_sent(forked: Server, doorbell: Callable[..., Any]) -> None:
+    forked.start()
+    forked.sign_up("visitor@example.com")
+    sent(forked, 2)
+    assert len(forked.mails()) == 2
+    alter(forked, "UPDATE outbox SET state = 'failed', outcome = 'failed' WHERE kind = 'welcome'")
     [failed] = doorbell("list", "--state", "failed")
     assert doorbell("retry", str(failed["id"])) == {"retried": 1, "left": []}
-    sent(server, 2)
-    assert [str(mail["Delivered-To"]) for mail in server.mails()].count("visitor@example.com") == 2
+    sent(forked, 2)
+    assert [str(mail["Delivered-To"]) for mail in forked.mails()].count("visitor@example.com") == 2
     assert [one["outcome"] for one in doorbell("show", str(failed["id"]))["attempts"]] == ["sent", "sent"]
 
 
-def test_cancelled_mail_is_not_sent(server: Server, doorbell: Callable[..., Any]) -> None:
-    server.start()
-    server.sign_up("visitor@example.com")
-    sent(server, 2)
-    alter(server, "UPDATE outbox SET state = 'pending', outcome = NULL, due_at = due_at + 9999 WHERE kind = 'welcome'")
+def test_cancelled_mail_is_not_sent(forked: Server, doorbell: Callable[..., Any]) -> None:
+    forked.start()
+    forked.sign_up("visitor@example.com")
+    sent(forked, 2)
+    alter(forked, "UPDATE outbox SET state = 'pending', outcome = NULL, due_at = due_at + 9999 WHERE kind = 'welcome'")
     assert doorbell("cancel", "--to", "visitor@example.com") == {"cancelled": 1, "left": []}
-    alter(server, "UPDATE outbox SET due_at = 0")
-    assert server.sign_up("other@example.com").status_code == 202
-    sent(server, 3)  # the server has looked at what is due
+    alter(forked, "UPDATE outbox SET due_at = 0")
+    assert forked.sign_up("other@example.com").status_code == 202
+    sent(forked, 3)  # the server has looked at what is due
     assert [mail["state"] for mail in doorbell("list", "--to", "visitor@example.com")] == ["cancelled"]
-    assert len(server.mails()) == 4
+    assert len(forked.mails()) == 4
 
 
-def test_commands_hold_up_no_signup(server: Server, doorbell: Callable[..., Any]) -> None:
-    server.start()
+def test_commands_hold_up_no_signup(forked: Server, doorbell: Callable[..., Any]) -> None:
+    forked.start()
     answers: list[int] = []
     stop = threading.Event()
 
     def post() -> None:
         while not stop.wait(0.02):
-            answers.append(server.sign_up(f"visitor-{len(answers)}@example.com").status_code)
+            answers.append(forked.sign_up(f"visitor-{len(answers)}@example.com").status_code)
 
     posting = threading.Thread(target=post)
     posting.start()
-    wait_until(lambda: count(server, "sent") > 100)
+    wait_until(lambda: count(forked, "sent") > 100)
     assert len(doorbell("list", "--limit", "1000")) > 100
     purged = doorbell("purge", "--older-than", "0", "--yes")["purged"]
     doorbell("cancel", "--all", "--yes")
@@ -102,20 +102,20 @@ def test_commands_hold_up_no_signup(server: Server, doorbell: Callable[..., Any]
     stop.set()
     posting.join()
     assert set(answers) == {202} and purged > 0
-    wait_until(lambda: count(server, "pending") == 0)
+    wait_until(lambda: count(forked, "pending") == 0)
     assert {mail["state"] for mail in doorbell("list", "--limit", "100000")} == {"sent"}
-    scraped = HTTP.get(f"{server.url}/metrics").text
+    scraped = HTTP.get(f"{forked.url}/metrics").text
     assert f'doorbell_signups_total{{site="bikes"}} {len(answers)}.0\n' in scraped
     assert f'doorbell_outbox_mails{{state="sent"}} {2 * len(answers)}.0\n' in scraped
 
 
-def test_what_was_purged_is_told_and_stays_so(server: Server, doorbell: Callable[..., Any]) -> None:
-    server.start()
-    server.sign_up("visitor@example.com")
-    sent(server, 2)
+def test_what_was_purged_is_told_and_stays_so(forked: Server, doorbell: Callable[..., Any]) -> None:
+    forked.start()
+    forked.sign_up("visitor@example.com")
+    sent(forked, 2)
     assert doorbell("purge", "--older-than", "0", "--yes") == {"purged": 2}
     assert doorbell("show", "1")["message"] is None
-    alter(server, "UPDATE outbox SET state = 'failed', outcome = 'failed' WHERE id = 1")
+    alter(forked, "UPDATE outbox SET state = 'failed', outcome = 'failed' WHERE id = 1")
     result = doorbell("retry", "--state", "failed")
     assert result["retried"] == 0 and "purged" in result["left"][0]["reason"]
     assert [state["state"] for state in doorbell("list")] == ["sent", "failed"]

@@ -148,16 +148,18 @@ def test_a_third_site_is_a_folder(server: Server, sites: Path) -> None:
     wait_until(lambda: recipients(server) == Counter({"visitor@example.com": 1}))
 
 
-def test_stops_when_told_so_at_any_moment_of_its_start(server: Server) -> None:
-    for tenth in range(1, 12):
+@pytest.mark.soak
+def test_stops_when_told_so_at_any_moment_of_its_start(server: Server, soak: bool) -> None:
+    for tenth in range(1, 12, 1 if soak else 2):
         process = server.launch()
         time.sleep(tenth / 10)
         process.terminate()
         assert process.wait(timeout=30) in (0, -signal.SIGTERM)
 
 
-def test_killed_at_any_moment_of_its_first_start(server: Server) -> None:
-    for tenth in range(3, 12):
+@pytest.mark.soak
+def test_killed_at_any_moment_of_its_first_start(server: Server, soak: bool) -> None:
+    for tenth in range(3, 12, 1 if soak else 2):
         process = server.launch()
         time.sleep(tenth / 10)
         process.kill()

@@ -22,24 +22,16 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.conftest import REPOSITORY, SITE_TOML, add_site
-from tests.e2e.conftest import HTTP, Server, wait_until
+from tests.e2e.conftest import HTTP, ForkedServer, Server, wait_until
+from tests.e2e.fork import Forked
 
 pytestmark = pytest.mark.e2e
 
 
-class Reloading(Server):
+class Reloading(ForkedServer):
     """`serve --reload`."""
 
-    def launch(self) -> subprocess.Popen[bytes]:
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "server", "serve", "--reload"],
-                cwd=REPOSITORY,
-                env=self._environ,
-                stdout=log,
-                stderr=log,
-            )
-        return self.process
+    options = ("--reload",)
 
 
 @pytest.fixture
@@ -47,9 +39,7 @@ def reloading(environ: dict[str, str], tmp_path: Path) -> Iterator[Server]:
     """A server with --reload that is not started yet; ended with the test."""
     server = Reloading(environ, tmp_path / "server.log")
     yield server
-    if server.process is not None and server.process.poll() is None:
-        server.process.kill()
-        server.process.wait()
+    server.kill()
 
 
 @dataclass
@@ -219,18 +209,18 @@ class Client:
             self.newest = generation
 
 
-def test_sighup_under_load_drops_nothing(server: Server, sites: Path) -> None:
+def test_sighup_under_load_drops_nothing(forked: Server, sites: Path) -> None:
     (sites / "bikes" / "site.toml").write_text(SITE_TOML)
     publish(sites, 0)
-    server.start()
-    clients = [Client(server.port) for _ in range(4)]
+    forked.start()
+    clients = [Client(forked.port) for _ in range(4)]
     threads = [threading.Thread(target=client.run) for client in clients]
     for thread in threads:
         thread.start()
     for generation in range(1, 11):
         publish(sites, generation)
-        assert server.process is not None
-        server.process.send_signal(signal.SIGHUP)
+        assert forked.process is not None
+        forked.process.send_signal(signal.SIGHUP)
         wait_until(lambda now=generation: any(client.wrong or client.newest == now for client in clients))  # type: ignore[misc]
     for client in clients:
         client.ended = True
@@ -239,65 +229,66 @@ def test_sighup_under_load_drops_nothing(server: Server, sites: Path) -> None:
     assert [client.wrong for client in clients] == [[]] * 4
     assert all(client.newest == 10 or client.answers for client in clients)
     assert sum(client.answers for client in clients) > 2000
-    assert loads(server) == 10
-    assert server.end() == 0
-    assert "Traceback" not in server.log
+    assert loads(forked) == 10
+    assert forked.end() == 0
+    assert "Traceback" not in forked.log
 
 
-def test_signups_go_on_while_sites_are_swapped(server: Server) -> None:
-    server.start()
-    assert server.process is not None
+def test_signups_go_on_while_sites_are_swapped(forked: Server) -> None:
+    forked.start()
+    assert forked.process is not None
     with httpx.Client() as client:
         for number in range(60):
             if number % 10 == 0:
-                server.process.send_signal(signal.SIGHUP)
+                forked.process.send_signal(signal.SIGHUP)
             form = {"site": "bikes", "email": f"visitor-{number}@example.com", "colour": "Red"}
-            assert client.post(f"{server.url}/signup", json=form).status_code == 202
-    assert loads(server) >= 1
+            assert client.post(f"{forked.url}/signup", json=form).status_code == 202
+    assert loads(forked) >= 1
 
 
-def test_sighup_with_a_broken_site_keeps_the_old_ones(server: Server, sites: Path) -> None:
-    server.start()
-    assert server.process is not None
+def test_sighup_with_a_broken_site_keeps_the_old_ones(forked: Server, sites: Path) -> None:
+    forked.start()
+    assert forked.process is not None
     (sites / "bikes" / "public" / "index.html").write_text("new")
     broken = [
         add_site(sites, "typo", 'title = "Typo"\ncolour = "red"\n') / "site.toml",
         add_site(sites, "links", 'title = "Links"\n', {"_redirects": "/a\n"}) / "public" / "_redirects",
     ]
-    server.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: server.log.count("sites.kept") == 2)
-    assert all(str(file) in server.log for file in broken)
-    assert "<title>bikes</title>" in HTTP.get(f"{server.url}/bikes/").text
-    assert server.sign_up("visitor@example.com").status_code == 202
-    assert HTTP.get(f"{server.url}/typo/").status_code == 404
+    forked.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: forked.log.count("sites.kept") == 2)
+    assert all(str(file) in forked.log for file in broken)
+    assert "<title>bikes</title>" in HTTP.get(f"{forked.url}/bikes/").text
+    assert forked.sign_up("visitor@example.com").status_code == 202
+    assert HTTP.get(f"{forked.url}/typo/").status_code == 404
     for file in broken:
         shutil.rmtree(sites / file.relative_to(sites).parts[0])
-    server.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: loads(server) == 1)
-    assert HTTP.get(f"{server.url}/bikes/").text == "new"
-    assert server.end() == 0
+    forked.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: loads(forked) == 1)
+    assert HTTP.get(f"{forked.url}/bikes/").text == "new"
+    assert forked.end() == 0
 
 
-def test_many_sighups_are_one_load_more(server: Server, sites: Path) -> None:
+def test_many_sighups_are_one_load_more(forked: Server, sites: Path) -> None:
     for number in range(20):
         (sites / "bikes" / "public" / f"{number}.txt").write_text(words(3000, number))
-    server.start()
-    assert server.process is not None
-    shutil.rmtree(server.data / "cache")  # so that the first one takes a while
-    server.process.send_signal(signal.SIGHUP)
-    time.sleep(0.3)
+    forked.start()
+    assert forked.process is not None
+    shutil.rmtree(forked.data / "cache")  # so that the first one takes a while
+    lines = forked.log.count("Compressing ")
+    forked.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: forked.log.count("Compressing ") > lines)
     for number in range(30):
         (sites / "bikes" / "public" / "index.html").write_text(f"{number}")
-        server.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: HTTP.get(f"{server.url}/bikes/").text == "29")
+        forked.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: HTTP.get(f"{forked.url}/bikes/").text == "29" and loads(forked) == 2)
     time.sleep(0.5)
-    assert loads(server) == 2
+    assert loads(forked) == 2
 
 
 # -- the start -----------------------------------------------------------------------------------------------------
 
 
-def starting(server: Server, sites: Path, files: int, count: int) -> subprocess.Popen[bytes]:
+def starting(server: Server, sites: Path, files: int, count: int) -> subprocess.Popen[bytes] | Forked:
     """The server while it compresses: `files` texts of `count` words."""
     for number in range(files):
         (sites / "bikes" / "public" / f"{number}.txt").write_text(words(count, number))
@@ -330,7 +321,7 @@ def test_long_reload_can_be_stopped(server: Server, sites: Path) -> None:
 
 
 def test_sighup_during_the_start_is_honoured_after_it(server: Server, sites: Path) -> None:
-    process = starting(server, sites, 20, 20_000)
+    process = starting(server, sites, 4, 20_000)
     (sites / "bikes" / "public" / "index.html").write_text("new")
     process.send_signal(signal.SIGHUP)
     wait_until(lambda: loads(server) == 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Server, wait_until
+from tests.e2e.conftest import ForkedServer, Server, wait_until
 from tests.e2e.relay import CONNECTIONS, IN_FLIGHT, Gate, Place, placed, slow
 from tests.e2e.visitors import Visitors
 from tests.smtpd import Rule, Smtpd, accept, reply
@@ -23,7 +23,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 @pytest.fixture
 def second(place: Place, tmp_path: Path) -> Iterator[Server]:
     """Another process with the same data, not started yet."""
-    second = Server(place.environ, tmp_path / "second.log")
+    second = ForkedServer(place.environ, tmp_path / "second.log")
     yield second
     second.kill()
 
