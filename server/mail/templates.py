@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from css_inline import CSSInliner, InlineError
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateNotFound
+from jinja2 import (
+    BytecodeCache,
+    ChoiceLoader,
+    Environment,
+    FileSystemLoader,
+    StrictUndefined,
+    TemplateError,
+    TemplateNotFound,
+)
+from jinja2.bccache import Bucket
 
 from server import log
 from server.i18n import catalogue
@@ -50,6 +59,23 @@ class _Folder(FileSystemLoader):
             raise TemplateProblem(f"{self.searchpath[0]}/{template}", str(error)) from error
 
 
+class _Compiled(BytecodeCache):
+    """What was compiled before, by file, for as long as the file says the same: most sites share most templates."""
+
+    def __init__(self) -> None:
+        self._code: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        if code := self._code.get(bucket.key):
+            bucket.bytecode_from_string(code)
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._code[bucket.key] = bucket.bytecode_to_string()
+
+
+_compiled = _Compiled()
+
+
 class _Environment(Environment):
     def make_globals(self, d: MutableMapping[str, Any] | None) -> MutableMapping[str, Any]:
         return {**self.globals, **(d or {})}  # not a chain of them: each rendering copies it, and that is slow
@@ -64,6 +90,7 @@ def _environment(folders: list[Path], locale: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,
+        bytecode_cache=_compiled,  # all environments have the same options
         extensions=["jinja2.ext.i18n"],
     )
     made.filters |= {"ink": ink, "wrap": wrap}

@@ -1,6 +1,7 @@
 """The words of form.js: one script for pages in any language, so it carries what every catalogue has for it."""
 
 import json
+from functools import cache
 
 from babel import Locale
 
@@ -14,6 +15,7 @@ _EMPTY = b"const TRANSLATIONS = {};"
 _COUNTS = range(200)
 
 
+@cache  # sites are read again and again, the script is the same
 def translated(script: bytes) -> bytes:
     """The script with translations of what it says, by language and script. Raises ValueError: no place for them."""
     if script.count(_EMPTY) != 1:

@@ -221,3 +221,10 @@ def test_misspelt_template_is_a_stranger(tmp_path: Path) -> None:
         (tmp_path / name).write_text("x")
     assert Templates(tmp_path).strangers() == [tmp_path / "welcom.html"]
     assert Templates(tmp_path / "none").strangers() == []
+
+
+def test_template_that_was_changed_is_compiled_anew(tmp_path: Path) -> None:
+    for text in ("one", "two", "two", "three"):
+        (tmp_path / "welcome.txt").write_text(text)
+        templates = Templates(tmp_path)
+        assert templates.render("welcome", VALUES).text.strip() == text
