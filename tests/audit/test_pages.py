@@ -7,10 +7,18 @@ from tests.audit import axe, contrast
 from tests.audit.conftest import FULL, Board, Host, none
 from tests.audit.pages import Page, pages
 from tests.audit.visit import Scheme, visiting
+from tests.e2e.forms import VISITS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
 
-ALL = pytest.mark.parametrize("page", pages(), ids=str)
+
+def _chosen() -> list[Page]:
+    """All pages; in the short form each site's front door and the page with its form."""
+    forms = {visit.form for visit in VISITS}
+    return [page for page in pages() if FULL or not page.path or page.path in forms]
+
+
+ALL = pytest.mark.parametrize("page", _chosen(), ids=str)
 HOMES = pytest.mark.parametrize("page", [page for page in pages() if not page.path], ids=str)
 
 # What a first visit to a site's front door may cost.

@@ -92,7 +92,7 @@ class Honest:
 
 
 def test_attack(tmp_path: Path, soak: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    count = 20_000 if soak else 1_000
+    count = 20_000 if soak else 500
     smtpd = Smtpd(extensions=["SIZE 1000000", "PIPELINING"])
     toml = SITE_TOML.replace("double_opt_in = false", 'client_limit = "1000 per hour"')
     with placed(tmp_path, smtpd, LIMITS="on") as place:
