@@ -15,7 +15,11 @@ from tests.audit.visit import visiting
 from tests.conftest import add_site
 from tests.e2e.conftest import ForkedServer, Server
 
-pytestmark = [pytest.mark.e2e, pytest.mark.browser]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.browser,
+    pytest.mark.skipif(not FULL, reason="the checkers are checked where all pages are: make audit"),
+]
 
 GOOD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Good</title><meta name="viewport" content="width=device-width">

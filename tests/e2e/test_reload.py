@@ -297,8 +297,11 @@ def starting(server: Server, sites: Path, files: int, count: int) -> subprocess.
     return process
 
 
-@pytest.mark.parametrize(("files", "count"), [(300, 20_000), (1, 4_000_000)], ids=["many files", "one large file"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "files", "count"),
+    [(signal.SIGINT, 300, 20_000), (signal.SIGTERM, 1, 4_000_000)],
+    ids=["many files", "one large file"],
+)
 def test_long_start_can_be_stopped(server: Server, sites: Path, number: int, files: int, count: int) -> None:
     starting(server, sites, files, count)
     began = time.monotonic()
