@@ -17,9 +17,9 @@ LEAST_PERFORMANCE = 100 if FULL else 95
 
 
 def _chosen() -> list[Page]:
-    """All pages that may be found; in the short form each site's front door."""
+    """All pages that may be found; in the short form one site's front door."""
     found = [page for page in pages() if page.indexable]
-    return found if FULL else [page for page in found if not page.path]
+    return found if FULL else [page for page in found if not page.path][:1]
 
 
 @pytest.mark.parametrize("page", _chosen(), ids=str)

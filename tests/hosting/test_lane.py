@@ -208,9 +208,10 @@ async def test_keep_alive(server: Server) -> None:
             reply = await client.ask(HIT)
             assert (reply.status, reply.body) == (200, PAGE)
             assert "connection" not in reply
-        assert server.uvicorn.server_state.total_requests == before + 50
+        # Counted after the answer was written, in the server's thread.
+        await eventually(lambda: server.uvicorn.server_state.total_requests == before + 50)
         assert (await client.ask(get("/app/x"))).body == b"/app/x"
-        assert server.uvicorn.server_state.total_requests == before + 51
+        await eventually(lambda: server.uvicorn.server_state.total_requests == before + 51)
 
 
 async def test_a_request_byte_by_byte(server: Server) -> None:
