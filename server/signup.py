@@ -547,9 +547,13 @@ async def ask_again(database: Database, gate: Gate, receptions: Mapping[str, Rec
 
 
 def _ask_again(connection: Connection, gate: Gate, row: Any, message: Message) -> None:
-    if row.status == "spam" or row.confirmed_at is not None:
+    found = {one.site: one.reason for one in connection.execute(_SUPPRESSED, {"hashes": [row.recipient_hash]})}
+    suppressed = found.get("") or found.get(row.site)
+    if row.status == "spam" or row.confirmed_at is not None or suppressed == "bounced":
         return
-    some = gate.hit(connection, limits.MAILS["confirm"], gate.name("confirm", row.site, row.recipient_hash))
+    # The same allowance as after a new signup: who wanted no more is asked once a week, whoever has an old link.
+    which = "again" if suppressed else "confirm"
+    some = gate.hit(connection, limits.MAILS[which], gate.name(which, row.site, row.recipient_hash))
     name = gate.name("recipient", limits.canonical(row.email))
     if some and gate.hit(connection, limits.RECIPIENT, name):
         store.add(connection, [store.Addressed(row.site, row.id, store.Mail("confirm", message, to_visitor=True))])

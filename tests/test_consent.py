@@ -260,6 +260,16 @@ async def test_link_that_is_too_old_can_be_had_again_three_times_a_day(desk: Des
     assert not await signup.ask_again(desk.database, desk.gate, desk.receptions, "none")
 
 
+@pytest.mark.parametrize(("reason", "mails"), [("unsubscribed", 1), ("bounced", 0)])
+async def test_old_link_of_who_wants_no_more_asks_once_a_week(desk: Desk, reason: str, mails: int) -> None:
+    await desk.post("bikes")
+    [(key,)] = await desk.rows("SELECT key FROM signups")
+    await desk.database.transact(store.suppress, store.recipient_hash(ANN), reason, None, "bikes")
+    for _ in range(3):
+        assert await signup.ask_again(desk.database, desk.gate, desk.receptions, key)
+    assert await desk.rows("SELECT count(*) FROM outbox WHERE kind = 'confirm'") == [(1 + mails,)]
+
+
 # -- wanting no more -----------------------------------------------------------------------------------------------
 
 
