@@ -276,10 +276,11 @@ async def register(database: Database, gate: Gate, reception: Reception, form: F
     After it returns they survive a crash. The same post again (see `Repeat`) is answered with the same id. Raises
     LimitExceeded, ProofRequired, KeyReused and DatabaseUnavailable; then nothing was written.
     """
-    site, client = reception.site, _client(gate, reception.site, visit)
-    if wait := gate.remembered(client) or gate.remembered(_all_of(gate, site)):
-        metrics.refused(site.slug, "limit")
-        raise LimitExceeded(wait)
+    site = reception.site
+    for _, name in [*_rules(gate, site, visit), ("", _all_of(gate, site))]:
+        if wait := gate.remembered(name):
+            metrics.refused(site.slug, "limit")
+            raise LimitExceeded(wait)
     done = await database.join(_write, _entry(gate, reception, form, visit))
     if isinstance(done, _Full):
         metrics.refused(site.slug, "limit")
@@ -303,8 +304,12 @@ class _Full:
     seconds: int
 
 
-def _client(gate: Gate, site: Site, visit: Visit) -> str:
-    return gate.name("client", site.slug, visit.network)
+def _rules(gate: Gate, site: Site, visit: Visit) -> list[tuple[str, str]]:
+    """The limits of this client at this site, each with the name that it is counted by."""
+    rules = [(site.signup.client_limit, gate.name("client", site.slug, visit.network))]
+    if not visit.has_token:
+        rules.append((limits.UNTOKENED, gate.name("untokened", site.slug, visit.network)))
+    return rules
 
 
 def _all_of(gate: Gate, site: Site) -> str:
@@ -379,12 +384,9 @@ def _standings(connection: Connection, entries: Sequence[_Entry]) -> Mapping[tup
 def _answer(connection: Connection, entry: _Entry) -> int | _Full | Exception | None:
     """What is answered without writing anything; None where the signup is taken."""
     gate, site, visit = entry.gate, entry.site, entry.visit
-    rules = [(site.signup.client_limit, _client(gate, site, visit))]
-    if not visit.has_token:
-        rules.append((limits.UNTOKENED, gate.name("untokened", site.slug, visit.network)))
-    for limit, name in rules:
+    for limit, name in _rules(gate, site, visit):
         if not gate.hit(connection, limit, name):
-            return _Full(rules[0][1], gate.seconds_left(connection, limit, name))
+            return _Full(name, gate.seconds_left(connection, limit, name))
     if visit.repeat and (before := _before(connection, visit.repeat)) is not None:
         return before
     everybody = _all_of(gate, site)
