@@ -221,14 +221,13 @@ def test_sighup_under_load_drops_nothing(forked: Server, sites: Path) -> None:
         publish(sites, generation)
         assert forked.process is not None
         forked.process.send_signal(signal.SIGHUP)
-        wait_until(lambda now=generation: any(client.wrong or client.newest == now for client in clients))  # type: ignore[misc]
+        # All of them, so that each was in the midst of its requests at each swap, however slow the machine.
+        wait_until(lambda now=generation: all(client.wrong or client.newest == now for client in clients))  # type: ignore[misc]
     for client in clients:
         client.ended = True
     for thread in threads:
         thread.join()
     assert [client.wrong for client in clients] == [[]] * 4
-    assert all(client.newest == 10 or client.answers for client in clients)
-    assert sum(client.answers for client in clients) > 2000
     assert loads(forked) == 10
     assert forked.end() == 0
     assert "Traceback" not in forked.log
