@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from dotenv.parser import parse_stream
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 PREFIX = "DOORBELL_"
 
@@ -84,9 +85,19 @@ def _origin(value: str) -> str:
     return value.rstrip("/")
 
 
-def _sqlite(value: str) -> str:
-    if not re.fullmatch(r"sqlite:///[^:?][^?]*", value):
-        raise ValueError("must look like sqlite:///path/to/file.db in this version")
+def _database(value: str) -> str:
+    if re.fullmatch(r"sqlite:///[^:?][^?]*", value):
+        return value
+    try:
+        url = urlsplit(value)
+        shared = url.scheme == "postgresql+asyncpg" and len(url.path) > 1 and (url.port or 1)
+    except ValueError:
+        shared = False  # not the error: it quotes what it takes for the port, and that may be a password
+    if not shared:
+        raise ValueError(
+            "must look like sqlite:///path/to/file.db or postgresql+asyncpg://user:password@host:5432/name; "
+            "in user and password / is written %2F, # is %23 and @ is %40"
+        )
     return value
 
 
@@ -135,7 +146,7 @@ class Settings(BaseModel):
     base_url: Annotated[str, AfterValidator(_origin)] = ""
     sites_dir: Path = Path("sites")
     data_dir: Annotated[Path, AfterValidator(_folder)] = Path("var")
-    database_url: Annotated[str, AfterValidator(_sqlite)] = ""
+    database_url: Annotated[str, AfterValidator(_database)] = ""
     smtp_url: Annotated[Smtp | None, BeforeValidator(_smtp)] = None
     smtp_pool_size: Annotated[int, Field(ge=1, le=100)] = 4
     smtp_max_messages: Annotated[int, Field(ge=1)] = 100
@@ -158,6 +169,13 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _derive(self) -> Self:
+        if not self.secret_key and not self.database_url.startswith("sqlite:") and self.database_url:
+            raise PydanticCustomError(
+                "needed",
+                "with PostgreSQL it must be given, the same to all processes: "
+                "links that one of them signed must be good for the others",
+                {"variable": "secret_key"},
+            )
         derived = {
             "base_url": f"http://localhost:{self.port}",
             "database_url": f"sqlite:///{(self.data_dir / 'doorbell.db').absolute()}",
@@ -238,7 +256,7 @@ def load(
         settings = Settings.model_validate(values)
     except ValidationError as error:
         for item in error.errors(include_url=False):
-            name = str(item["loc"][0]) if item["loc"] else "?"
+            name = str(item["loc"][0]) if item["loc"] else item["ctx"]["variable"]
             message = item["msg"].removeprefix("Value error, ")
             problems.append(_unknown(name) if item["type"] == "extra_forbidden" else f"{_variable(name)}: {message}")
     if problems:

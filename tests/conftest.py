@@ -20,6 +20,7 @@ from fastapi import FastAPI
 
 from server.app import create_app
 from server.settings import Settings, load
+from tests import postgresql, provision
 from tests.provision import furnish
 
 REPOSITORY = Path(__file__).parent.parent
@@ -108,6 +109,22 @@ def with_domains(sites: Path, domains: Mapping[str, Iterable[str]]) -> Path:
         toml = sites / slug / "site.toml"
         toml.write_text(f"hosts = {json.dumps(list(names))}\n{toml.read_text('utf-8')}", "utf-8")
     return sites
+
+
+# For a test that is about SQLite's own ways.
+ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database of its own that has its tables: whatever is asked of one must hold for both engines."""
+    if request.param == "sqlite":
+        yield provision.database(tmp_path / "doorbell.db")
+        return
+    if reason := postgresql.missing():
+        skip_or_fail(reason)
+    with postgresql.lent() as url:
+        yield url
 
 
 @pytest.fixture

@@ -26,10 +26,11 @@ def furnish(data: Path) -> None:
     shutil.copytree(_cache(), data / "cache")
 
 
-def database(file: Path) -> None:
-    """Makes a database that has its tables, unless there is one."""
+def database(file: Path) -> str:
+    """Makes a database that has its tables, unless there is one; answers its URL."""
     if not file.exists():
         shutil.copyfile(_database(), file)
+    return f"sqlite:///{file}"
 
 
 @cache

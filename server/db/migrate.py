@@ -8,6 +8,11 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
+from server.db.across import alone
+
+Revisions = tuple[str | None, str | None]
+"""Before and after."""
+
 
 def config() -> Config:
     """Alembic's configuration, without a file of its own."""
@@ -17,8 +22,9 @@ def config() -> Config:
     return made
 
 
-def upgrade(connection: Connection) -> tuple[str | None, str | None]:
-    """Applies what is missing; answers the revisions before and after. The transaction is the lock."""
+def upgrade(connection: Connection) -> Revisions:
+    """Applies what is missing, while nobody else does; answers the revisions before and after."""
+    alone(connection, "migrate")
     context = MigrationContext.configure(connection)
     before = context.get_current_revision()
     made = config()

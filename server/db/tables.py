@@ -173,3 +173,10 @@ class now(FunctionElement[float]):  # reads as the SQL function it is
 @compiles(now, "sqlite")
 def _sqlite_now(element: now, compiler: SQLCompiler, **kw: object) -> str:
     return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(now, "postgresql")
+def _postgresql_now(element: now, compiler: SQLCompiler, **kw: object) -> str:
+    # Of the statement: a transaction may have waited for a lock since it began; and no index would be used for a clock
+    # that could change within a statement.
+    return "EXTRACT(epoch FROM statement_timestamp())::double precision"

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
-from server.db import Database, DatabaseUnavailable, engine
+from server.db import Database, DatabaseUnavailable, sqlite
 from server.db.tables import messages, outbox, signups
 from tests.conftest import eventually
 
@@ -101,7 +101,7 @@ def test_several_processes_open_a_new_database_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1), ("busy_timeout", 1000 * engine.BUSY_SECONDS)],
+    [("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1), ("busy_timeout", 1000 * sqlite.BUSY_SECONDS)],
 )
 async def test_setting_is_in_effect(database: Database, name: str, value: object) -> None:
     assert await pragma(database, name) == value
@@ -242,7 +242,7 @@ async def test_who_is_cancelled_before_the_turn_came_has_written_nothing(databas
 
 
 async def test_locked_database_is_unavailable_and_then_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
     database = Database(url(tmp_path / "locked.db"))
     await database.open()
     other = sqlite3.connect(tmp_path / "locked.db", isolation_level=None)
@@ -293,7 +293,7 @@ async def test_full_disk_is_unavailable_and_loses_nothing_else(database: Databas
 async def test_who_waits_too_long_for_a_turn_is_told_and_has_written_nothing(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "TURN_SECONDS", 0.1)
+    monkeypatch.setattr(sqlite, "TURN_SECONDS", 0.1)
     go_on = threading.Event()
     slow = asyncio.create_task(database.transact(lambda connection: go_on.wait(20)))
     await asyncio.sleep(0.05)

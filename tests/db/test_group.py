@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, insert, text
 from sqlalchemy.exc import IntegrityError
 
-from server.db import Database, DatabaseUnavailable, engine
+from server.db import Database, DatabaseUnavailable, sqlite
 from server.db.group import MOST, Group
 from server.db.tables import signups
 from tests import provision
@@ -101,7 +101,7 @@ async def test_who_is_cancelled_costs_no_other(database: Database) -> None:
 async def test_database_that_is_away_is_told_to_all_and_keeps_nothing(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
     impatient = Database(f"sqlite:///{tmp_path / 'doorbell.db'}")
     other = sqlite3.connect(tmp_path / "doorbell.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

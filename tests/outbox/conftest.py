@@ -1,20 +1,21 @@
 """A database of its own, a scripted SMTP server, and an office that puts them, a pool and a dispatcher together."""
 
+import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 
-from server.db import Database
+from server.db import Database, postgresql, sqlite
 from server.mail.message import Content, Message, compose
 from server.mail.pool import Limits, Pool
 from server.outbox import dispatcher, fairness, retry, store
 from server.outbox.dispatcher import Dispatcher
-from tests import provision
 from tests.mail.loops import LOOPS, Factories
 from tests.smtpd import Smtpd
 
@@ -29,19 +30,57 @@ def mail(recipient: str, sender: str = "site@here.example") -> Message:
 
 
 @asynccontextmanager
-async def opened(path: Path, migrate: bool = True) -> AsyncIterator[Database]:
-    database = Database(f"sqlite:///{path}")
-    if migrate:
-        provision.database(path)
+async def opened(url: str) -> AsyncIterator[Database]:
+    database = Database(url)
     try:
         yield database
     finally:
         await database.close()
 
 
+@asynccontextmanager
+async def locked(database: Database) -> AsyncIterator[None]:
+    """Another process writes, and does not end."""
+    hold = _lock_file if database.url.get_backend_name() == "sqlite" else _lock_table
+    async with hold(database):
+        yield
+
+
+@asynccontextmanager
+async def _lock_file(database: Database) -> AsyncIterator[None]:
+    connection = sqlite3.connect(str(database.url.database), isolation_level=None, timeout=0)
+    try:
+        while not connection.in_transaction:
+            with suppress(sqlite3.OperationalError):
+                connection.execute("BEGIN IMMEDIATE")
+            await asyncio.sleep(0.001)
+        yield
+        connection.execute("ROLLBACK")
+    finally:
+        connection.close()
+
+
+@asynccontextmanager
+async def _lock_table(database: Database) -> AsyncIterator[None]:
+    connection = await asyncpg.connect(database.url.set(drivername="postgresql").render_as_string(hide_password=False))
+    try:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE")
+            yield
+    finally:
+        await connection.close()
+
+
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    async with opened(tmp_path / "outbox.db") as database:
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that is opened from now on waits no time for a lock."""
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(postgresql, "LOCK_SECONDS", 0.05)
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    async with opened(database_url) as database:
         yield database
 
 

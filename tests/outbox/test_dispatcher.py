@@ -2,22 +2,20 @@
 
 import asyncio
 import sqlite3
+import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 import pytest
 
-from server.db import Database, engine
+from server.db import Database
 from server.mail.connection import Relay
 from server.mail.errors import Held, Stage
 from server.mail.pool import Limits, Pool
 from server.outbox import dispatcher as module
 from server.outbox import retry
 from server.outbox.dispatcher import Dispatcher
-from tests.conftest import eventually
-from tests.outbox.conftest import Office, add, office, opened, rows, run
+from tests.conftest import ON_SQLITE, eventually
+from tests.outbox.conftest import Office, add, locked, office, opened, rows, run
 from tests.smtpd import (
     Act,
     Session,
@@ -31,22 +29,6 @@ from tests.smtpd import (
 )
 
 pytestmark = pytest.mark.usefixtures("impatient")
-
-
-@asynccontextmanager
-async def locked(database: Database) -> AsyncIterator[None]:
-    """Another process writes, and does not end."""
-    assert database.url.database
-    connection = sqlite3.connect(database.url.database, isolation_level=None, timeout=0)
-    try:
-        while not connection.in_transaction:
-            with suppress(sqlite3.OperationalError):
-                connection.execute("BEGIN IMMEDIATE")
-            await asyncio.sleep(0.001)
-        yield
-        connection.execute("ROLLBACK")
-    finally:
-        connection.close()
 
 
 # -- outcomes ----------------------------------------------------------------------------------------------------------
@@ -174,7 +156,7 @@ async def test_one_bad_mail_does_not_hold_up_the_rest(database: Database, smtpd:
     await add(database, *(f"{number}@x.example" for number in range(10)))
     await run(database, "UPDATE messages SET data = :bytes WHERE outbox_id = 1", bytes=b"bare\nline\rbreaks")
     await run(database, "UPDATE outbox SET recipient = :address WHERE id = 2", address="nön-ascii@x.example")
-    await run(database, "UPDATE messages SET data = x'' WHERE outbox_id = 3")
+    await run(database, "UPDATE messages SET data = :bytes WHERE outbox_id = 3", bytes=b"")
     async with office(database, smtpd, size=1) as one:
         await eventually(lambda: _ended(one))
     assert Counter(await one_states(database))["failed"] == 2
@@ -189,6 +171,7 @@ async def _ended(one: Office) -> bool:
     return "pending" not in await one.states()
 
 
+@ON_SQLITE  # the other would not keep that
 async def test_fault_that_nobody_foresaw_defers_the_mail(database: Database, smtpd: Smtpd) -> None:
     await add(database, "a@x.example", "b@x.example")
     await run(database, "UPDATE messages SET data = 12345 WHERE outbox_id = 1")  # no bytes at all
@@ -323,7 +306,7 @@ async def test_retry_comes_without_a_wake(database: Database, smtpd: Smtpd, monk
 
 async def test_lease_of_a_process_that_died_is_taken_over(database: Database, smtpd: Smtpd) -> None:
     await add(database, "a@x.example")
-    await run(database, "UPDATE outbox SET lease_owner = 'dead', lease_until = unixepoch() + 2")
+    await run(database, "UPDATE outbox SET lease_owner = 'dead', lease_until = :soon", soon=time.time() + 2)
     async with office(database, smtpd) as one:
         await eventually(lambda: one.all_are("sent"))
     assert len(smtpd.mails) == 1
@@ -354,10 +337,9 @@ async def test_slow_mail_keeps_its_lease(database: Database, smtpd: Smtpd, monke
     assert len(smtpd.mails) == 1
 
 
-async def test_two_dispatchers_never_send_a_row_twice(tmp_path: Path, smtpd: Smtpd) -> None:
-    path = tmp_path / "shared.db"
+async def test_two_dispatchers_never_send_a_row_twice(database_url: str, smtpd: Smtpd) -> None:
     everybody = [f"{number}@x.example" for number in range(100)]
-    async with opened(path) as first, opened(path) as second:
+    async with opened(database_url) as first, opened(database_url) as second:
         await add(first, *everybody[:50])
         async with office(first, smtpd) as one, office(second, smtpd) as other:
             assert one.dispatcher.owner != other.dispatcher.owner
@@ -370,15 +352,12 @@ async def test_two_dispatchers_never_send_a_row_twice(tmp_path: Path, smtpd: Smt
 
 
 async def test_database_that_is_away_for_a_while_delays_mail(
-    database: Database, smtpd: Smtpd, monkeypatch: pytest.MonkeyPatch
+    database: Database, database_url: str, smtpd: Smtpd, hasty: None
 ) -> None:
-    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.05)
-    path = database.url.database
-    assert path
     await add(database, "a@x.example")
     lock = locked(database)
     await lock.__aenter__()
-    async with opened(Path(path), migrate=False) as impatient, office(impatient, smtpd) as one:
+    async with opened(database_url) as impatient, office(impatient, smtpd) as one:
         await asyncio.sleep(0.3)
         assert smtpd.mails == []
         await lock.__aexit__(None, None, None)
@@ -387,11 +366,8 @@ async def test_database_that_is_away_for_a_while_delays_mail(
 
 
 async def test_database_that_is_away_at_the_250_is_told_afterwards(
-    database: Database, smtpd: Smtpd, monkeypatch: pytest.MonkeyPatch
+    database: Database, database_url: str, smtpd: Smtpd, hasty: None
 ) -> None:
-    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.05)
-    path = database.url.database
-    assert path
     lock = locked(database)
 
     async def accept_and_lock(session: Session) -> None:
@@ -400,7 +376,7 @@ async def test_database_that_is_away_at_the_250_is_told_afterwards(
         await session.say(250, "kept")
 
     smtpd.on("dot", accept_and_lock)
-    async with opened(Path(path)) as impatient, office(impatient, smtpd) as one:
+    async with opened(database_url) as impatient, office(impatient, smtpd) as one:
         await add(database, "a@x.example")
         one.dispatcher.wake()
         await eventually(lambda: len(smtpd.mails) == 1)
@@ -448,12 +424,9 @@ async def test_close_with_a_relay_that_hangs_gives_the_leases_back(database: Dat
 
 
 async def test_close_does_not_forget_a_250_that_was_heard(
-    database: Database, smtpd: Smtpd, monkeypatch: pytest.MonkeyPatch
+    database: Database, database_url: str, smtpd: Smtpd, hasty: None
 ) -> None:
     """The grace time ends while the reply still waits to be written down."""
-    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.05)
-    path = database.url.database
-    assert path
     lock = locked(database)
 
     async def accept_and_lock(session: Session) -> None:
@@ -462,7 +435,7 @@ async def test_close_does_not_forget_a_250_that_was_heard(
         await session.say(250, "kept")
 
     smtpd.on("dot", accept_and_lock)
-    async with opened(Path(path)) as impatient, office(impatient, smtpd) as one:
+    async with opened(database_url) as impatient, office(impatient, smtpd) as one:
         await add(database, "a@x.example")
         await eventually(lambda: len(smtpd.mails) == 1)
         await asyncio.sleep(0.3)  # the first attempt to settle fails
@@ -472,6 +445,7 @@ async def test_close_does_not_forget_a_250_that_was_heard(
     assert (row.state, row.reply) == ("sent", "250 kept")
 
 
+@ON_SQLITE  # to have it wait for a lock
 async def test_close_begins_nothing_that_was_just_claimed(database: Database, smtpd: Smtpd) -> None:
     go_on = asyncio.Event()
 

@@ -5,7 +5,6 @@ Each fault on a server that takes commands one by one and on one that takes them
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -186,22 +185,25 @@ async def test_relay_that_stops_in_the_middle_of_a_burst(database: Database, smt
 
 # -- mails that cannot be sent by their nature -------------------------------------------------------------------------
 
-NATURE: list[tuple[str, str, str]] = [
-    ("too large", "UPDATE messages SET data = zeroblob(100001) WHERE outbox_id = 1", "takes 100000"),
-    ("bare line feed", "UPDATE messages SET data = CAST('a' || char(10) AS BLOB) WHERE outbox_id = 1", "bare CR or LF"),
-    ("SMTPUTF8 not offered", "UPDATE outbox SET recipient = 'zoë@x.example' WHERE id = 1", "SMTPUTF8"),
-    ("half a surrogate", "UPDATE outbox SET sender = 'a@x' || char(10) || 'b' WHERE id = 1", "no address may hold"),
-    ("a command", "UPDATE outbox SET recipient = 'a@x>' || char(13, 10) || 'DATA' WHERE id = 1", "no address may hold"),
-    ("purged", "DELETE FROM messages WHERE outbox_id = 1", "purged"),
+_DATA = "UPDATE messages SET data = :value WHERE outbox_id = 1"
+NATURE: list[tuple[str, str, bytes | str | None, str]] = [
+    ("too large", _DATA, bytes(100001), "takes 100000"),
+    ("bare line feed", _DATA, b"a\n", "bare CR or LF"),
+    ("SMTPUTF8 not offered", "UPDATE outbox SET recipient = :value WHERE id = 1", "zoë@x.example", "SMTPUTF8"),
+    ("a line break", "UPDATE outbox SET sender = :value WHERE id = 1", "a@x\nb", "no address may hold"),
+    ("a command", "UPDATE outbox SET recipient = :value WHERE id = 1", "a@x>\r\nDATA", "no address may hold"),
+    ("purged", "DELETE FROM messages WHERE outbox_id = 1", None, "purged"),
 ]
 
 
-@pytest.mark.parametrize(("change", "says"), [pytest.param(*rest, id=name.replace(" ", "-")) for name, *rest in NATURE])
+@pytest.mark.parametrize(
+    ("change", "value", "says"), [pytest.param(*rest, id=name.replace(" ", "-")) for name, *rest in NATURE]
+)
 async def test_mail_that_cannot_be_sent_fails_alone_and_says_why(
-    database: Database, smtpd: Smtpd, change: str, says: str
+    database: Database, smtpd: Smtpd, change: str, value: bytes | str | None, says: str
 ) -> None:
     await add(database, *(f"{number}@x.example" for number in range(5)))
-    await run(database, change)
+    await run(database, change, **({} if value is None else {"value": value}))
     async with office(database, smtpd, size=1) as one:
         await eventually(lambda: _final(one))
         assert one.dispatcher.fault is None
@@ -271,7 +273,7 @@ async def test_mail_that_waits_when_its_address_is_suppressed_is_not_sent(databa
 
 
 async def test_mail_whose_lease_runs_out_is_let_go_before_another_sends_it(
-    tmp_path: Path, smtpd: Smtpd, monkeypatch: pytest.MonkeyPatch
+    database_url: str, smtpd: Smtpd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of two processes cannot reach the database for longer than the lease, in the middle of a mail."""
     monkeypatch.setattr(module, "LEASE_SECONDS", 3.0)
@@ -287,8 +289,11 @@ async def test_mail_whose_lease_runs_out_is_let_go_before_another_sends_it(
 
     smtpd.on("rcpt", hang, times=1)
     smtpd.on("rcpt", count)
-    path = tmp_path / "shared.db"
-    async with opened(path) as first, opened(path) as second, office(first, smtpd, size=1, timeout=600) as one:
+    async with (
+        opened(database_url) as first,
+        opened(database_url) as second,
+        office(first, smtpd, size=1, timeout=600) as one,
+    ):
         await one.post("a@x.example")
         await eventually(lambda: smtpd.commands["RCPT"] == 1)
         with monkeypatch.context() as away:

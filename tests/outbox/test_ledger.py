@@ -1,7 +1,6 @@
 """What an operator sees is what is there, and what he does touches nothing else."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from server.db import Database
 from server.outbox import ledger, store
 from server.outbox.ledger import Filter, Purged, State, Verdict
 from server.outbox.store import Outcome, Settlement
+from tests.conftest import ON_SQLITE
 from tests.outbox.conftest import mail, opened
 
 DAY = 86400.0
@@ -138,8 +138,8 @@ def or_none(values: Any) -> st.SearchStrategy[Any]:
         or_none(RECIPIENTS),
     )
 )
-async def test_filter_finds_what_has_every_part(tmp_path: Path, wanted: Filter) -> None:
-    async with opened(tmp_path / "many.db") as database:
+async def test_filter_finds_what_has_every_part(database_url: str, wanted: Filter) -> None:
+    async with opened(database_url) as database:
         if not await states(database):
             for number in range(len(State) * 8):
                 state = list(State)[number % len(State)]
@@ -162,6 +162,7 @@ async def test_filter_finds_what_has_every_part(tmp_path: Path, wanted: Filter) 
         assert await database.read(ledger.ids, wanted) == expected[::-1]
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     "wanted",
     [Filter(), Filter(frozenset({State.SENT})), Filter(ledger.WAITING, "bikes", "welcome", "a@x.example", 1.0)],
@@ -179,6 +180,7 @@ async def test_list_walks_down_the_ids_and_sorts_nothing(database: Database, wan
     assert await database.read(plan) == ["SCAN outbox"]
 
 
+@ON_SQLITE
 async def test_depth_is_counted_from_the_index_alone_where_mails_have_ended(database: Database) -> None:
     plan = await query(database, f"EXPLAIN QUERY PLAN {store._ENDED.compile(compile_kwargs={'literal_binds': True})}")
     assert all("COVERING INDEX" in row.detail for row in plan)
@@ -404,8 +406,8 @@ async def test_signups_are_never_purged(database: Database) -> None:
     rows=st.lists(st.tuples(st.sampled_from(State), st.integers(0, 60)), max_size=12),
     limit=st.integers(1, 5),
 )
-async def test_purge_in_steps_removes_what_one_would(tmp_path: Path, rows: list[tuple[State, int]], limit: int) -> None:
-    async with opened(tmp_path / "steps.db") as database:
+async def test_purge_in_steps_removes_what_one_would(database_url: str, rows: list[tuple[State, int]], limit: int) -> None:
+    async with opened(database_url) as database:
         await run(database, "DELETE FROM outbox")
         ids = []
         # Written one after the other: the first is the oldest.

@@ -6,7 +6,8 @@ Afterwards, with a relay that works: every mail has ended as it should, none is 
 import asyncio
 import tempfile
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,14 +15,15 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 
 from server.db import Database
+from server.db.tables import attempts, outbox
 from server.mail.pool import Limits, Pool
 from server.outbox import dispatcher as module
 from server.outbox.dispatcher import Dispatcher
-from tests import provision
-from tests.conftest import eventually
+from tests import postgresql, provision
+from tests.conftest import eventually, skip_or_fail
 from tests.outbox.conftest import add, run
 from tests.smtpd import (
     Act,
@@ -60,10 +62,10 @@ FAULTS: list[tuple[str, Act]] = [
 
 
 class _Process:
-    """A process's part in the delivery: a database of its own on the shared file, a pool, a dispatcher."""
+    """A process's part in the delivery: an engine of its own on the shared database, a pool, a dispatcher."""
 
-    def __init__(self, path: Path, smtpd: Smtpd) -> None:
-        self.database = Database(f"sqlite:///{path}")
+    def __init__(self, url: str, smtpd: Smtpd) -> None:
+        self.database = Database(url)
         self.pool = Pool(smtpd.relay(timeout=0.3, content_timeout=0.3), Limits(size=SIZE, max_messages=5))
         self.dispatcher = Dispatcher(self.database, self.pool)
         for one in (self.dispatcher.breaker, self.dispatcher.window):
@@ -93,12 +95,18 @@ class _Process:
         return in_flight
 
 
+@contextmanager
+def _file() -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield provision.database(Path(folder) / "outbox.db")
+
+
 class Delivery(RuleBasedStateMachine):
     @initialize(pipelined=st.booleans())
     def begin(self, pipelined: bool) -> None:
         self.loop = asyncio.new_event_loop()
-        self.folder = tempfile.TemporaryDirectory()
-        self.path = Path(self.folder.name) / "outbox.db"
+        self.lending = self.lent()
+        self.url = self.lending.__enter__()
         self.smtpd = Smtpd(extensions=["PIPELINING"] if pipelined else [])
         self.processes: list[_Process] = []
         self.posted = 0
@@ -106,8 +114,10 @@ class Delivery(RuleBasedStateMachine):
         self.poll, module.POLL_SECONDS = module.POLL_SECONDS, 0.02
         self.listening = self.smtpd.listening()
         self.do(self.listening.__aenter__())
-        self.database = Database(f"sqlite:///{self.path}")
-        provision.database(self.path)
+        self.database = Database(self.url)
+
+    def lent(self) -> AbstractContextManager[str]:
+        return _file()
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)
@@ -128,7 +138,7 @@ class Delivery(RuleBasedStateMachine):
     @rule()
     def start(self) -> None:
         if len(self.processes) < 2:
-            self.processes.append(_Process(self.path, self.smtpd))
+            self.processes.append(_Process(self.url, self.smtpd))
             self.do(self.processes[-1].open())
 
     @rule(seconds=st.sampled_from([0.0, 0.01, 0.05, 0.2]))
@@ -188,10 +198,8 @@ class Delivery(RuleBasedStateMachine):
             assert row.state == "pending" or row.lease_owner is None
 
     def rows(self) -> list[Any]:
-        query = text(
-            "SELECT outbox.*, (SELECT group_concat(outcome, ' ') FROM attempts WHERE outbox_id = outbox.id) AS ends"
-            " FROM outbox"
-        )
+        ends = select(func.aggregate_strings(attempts.c.outcome, " ")).where(attempts.c.outbox_id == outbox.c.id)
+        query = select(outbox, ends.scalar_subquery().label("ends"))
         return self.do(self.database.read(lambda connection: list(connection.execute(query))))
 
     # -- the end -------------------------------------------------------------------------------------------------------
@@ -207,7 +215,7 @@ class Delivery(RuleBasedStateMachine):
             self.do(self.listening.__aexit__(None, None, None))
             self.loop.run_until_complete(self.loop.shutdown_default_executor())
             self.loop.close()
-            self.folder.cleanup()
+            self.lending.__exit__(None, None, None)
 
     def _finish(self) -> None:
         for process in self.processes:
@@ -215,7 +223,7 @@ class Delivery(RuleBasedStateMachine):
         self.processes.clear()
         self.smtpd.rules.clear()
         self.do(self._expire())
-        last = _Process(self.path, self.smtpd)
+        last = _Process(self.url, self.smtpd)
         self.do(last.open())
         self.do(eventually(lambda: self._all_ended(last), 60))
         self.do(last.close())
@@ -238,6 +246,15 @@ class Delivery(RuleBasedStateMachine):
         return bool(await self.database.read(lambda connection: connection.execute(query).scalar_one() == 0))
 
 
+class SharedDelivery(Delivery):
+    def lent(self) -> AbstractContextManager[str]:
+        if reason := postgresql.missing():
+            skip_or_fail(reason)
+        return postgresql.lent()
+
+
 TestDelivery = pytest.mark.soak(Delivery.TestCase)
+TestSharedDelivery = pytest.mark.soak(SharedDelivery.TestCase)
 if settings.get_current_profile_name() != "soak":
     TestDelivery.settings = settings(max_examples=12, stateful_step_count=25, deadline=None)
+    TestSharedDelivery.settings = settings(max_examples=6, stateful_step_count=25, deadline=None)

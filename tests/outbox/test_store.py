@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -126,8 +125,8 @@ async def test_released_rows_are_free_and_those_of_others_are_not(database: Data
     assert [row.recipient for row in await claim(database, "C")] == ["a@x.example"]
 
 
-async def test_many_owners_at_once_share_without_overlap(tmp_path: Path) -> None:
-    async with opened(tmp_path / "one.db") as first, opened(tmp_path / "one.db") as second:
+async def test_many_owners_at_once_share_without_overlap(database_url: str) -> None:
+    async with opened(database_url) as first, opened(database_url) as second:
         await add(first, *(f"{number}@x.example" for number in range(40)))
         claims = [claim(database, f"{owner}", limit=3) for owner in range(8) for database in (first, second)]
         taken = [row.id for claimed in await asyncio.gather(*claims) for row in claimed]
@@ -241,10 +240,10 @@ def runner() -> Iterator[asyncio.Runner]:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(STEPS, max_size=25))
 def test_every_row_ends_once_or_can_still_be_claimed(
-    runner: asyncio.Runner, tmp_path: Path, steps: list[tuple[str, str, int | Outcome | None]]
+    runner: asyncio.Runner, database_url: str, steps: list[tuple[str, str, int | Outcome | None]]
 ) -> None:
     async def live() -> None:
-        async with opened(tmp_path / "one.db") as database:
+        async with opened(database_url) as database:
             await run(database, "DELETE FROM outbox")
             await add(database, "a@x.example", "b@x.example", "c@x.example")
             await follow(database, steps)
