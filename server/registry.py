@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, delete, exists, func, or_, select, update
 
+from server.db.across import announce
 from server.db.tables import now, outbox, signups, suppressions
 from server.outbox import ledger
 from server.outbox.ledger import Purged, Verdict
@@ -163,6 +164,7 @@ def release(connection: Connection, wanted: Collection[int], asks: Mapping[str, 
         if status is Status.UNCONFIRMED:
             ready = and_(ready, outbox.c.recipient_hash.is_not(None))
         connection.execute(update(outbox).where(ready).values(state="pending", due_at=now()))
+    announce(connection)
     return verdicts
 
 

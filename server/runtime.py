@@ -95,6 +95,7 @@ class Runtime:
     pool: Pool = field(init=False)
     dispatcher: Dispatcher = field(init=False)
     schedule: Schedule = field(init=False)
+    _deaf: Callable[[], Awaitable[None]] = field(init=False)
     _mailbox_server: AsyncExitStack = field(init=False, default_factory=AsyncExitStack)
     _mailbox_port: int = field(init=False, default=0)
 
@@ -105,7 +106,7 @@ class Runtime:
             Step("database", self._open_database, lambda: self.database.close()),
             *mailbox,
             Step("smtp pool", self._open_pool, lambda: self.pool.close()),
-            Step("dispatcher", self._open_dispatcher, lambda: self.dispatcher.close()),
+            Step("dispatcher", self._open_dispatcher, self._close_dispatcher),
             Step("jobs", self._open_jobs, lambda: self.schedule.close()),
         ]
 
@@ -140,6 +141,11 @@ class Runtime:
     async def _open_dispatcher(self) -> None:
         self.dispatcher = Dispatcher(self.database, self.pool, self._budget)
         await self.dispatcher.open()
+        self._deaf = await self.database.listen(self.dispatcher.wake)
+
+    async def _close_dispatcher(self) -> None:
+        await self._deaf()
+        await self.dispatcher.close()
 
     async def _open_jobs(self) -> None:
         keep = Retention(

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from server import limits, log, metrics
 from server.db import Database
+from server.db.across import alone, announce
 from server.db.tables import idempotency, now, outbox, signups, suppressions
 from server.form import Form, Value, form_model, sample
 from server.i18n import Text, catalogue
@@ -321,6 +322,8 @@ _ADD = insert(signups).values(created_at=now()).returning(signups.c.id, sort_by_
 
 def _write(connection: Connection, entries: Sequence[_Entry]) -> Sequence[int | _Full | Exception]:
     """The signups of those who came at the same time, and all their mails; answers their ids, or why there is none."""
+    # What is counted, and what is known of an address, is read first and written later.
+    alone(connection, "signups")
     known = _standings(connection, entries)
     answers: dict[int, int | _Full | Exception] = {}
     admitted: dict[int, tuple[_Entry, list[store.Mail]]] = {}
@@ -529,6 +532,7 @@ def _confirm(connection: Connection, key: str, welcome: Message | None) -> bool:
             suppressions.c.recipient_hash == row.recipient_hash, suppressions.c.site.in_(["", row.site])
         )
     )
+    announce(connection)
     if welcome is not None:
         store.add(connection, [store.Addressed(row.site, row.id, store.Mail("welcome", welcome, to_visitor=True))])
     return True

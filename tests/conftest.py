@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import socket
-import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -133,6 +132,11 @@ def environ(tmp_path: Path, sites: Path) -> dict[str, str]:
     return {"DOORBELL_SITES_DIR": str(sites), "DOORBELL_DATA_DIR": str(tmp_path / "var")}
 
 
+def keeping(environ: dict[str, str], database_url: str) -> dict[str, str]:
+    """The environment of a server that keeps its rows there."""
+    return environ | {"DOORBELL_DATABASE_URL": database_url, "DOORBELL_SECRET_KEY": "a secret of some length"}
+
+
 @pytest.fixture
 def settings(environ: dict[str, str]) -> Settings:
     return load(environ, env_file=None)
@@ -175,16 +179,12 @@ async def exchange(port: int, request: bytes) -> bytes:
 
 
 def rows(settings: Settings, query: str) -> list[tuple[Any, ...]]:
-    """What the database file says, read past the server."""
-    connection = sqlite3.connect(settings.database_url.removeprefix("sqlite:///"), isolation_level=None)
-    try:
-        return connection.execute(query).fetchall()
-    finally:
-        connection.close()
+    """What the database says, read past the server."""
+    return provision.ask(settings.database_url, query)
 
 
 async def alter(settings: Settings, statement: str) -> None:
-    """Writes to the database file past the server, which goes on meanwhile: it may hold the lock just now."""
+    """Writes to the database past the server, which goes on meanwhile: it may hold the lock just now."""
     await asyncio.to_thread(rows, settings, statement)
 
 

@@ -103,8 +103,8 @@ async def _empty(name: str) -> None:
     """As it was when it was new. Whoever is still connected was left behind by the test."""
     connection = await asyncpg.connect(f"{SERVER}/{name}", timeout=10, server_settings={"synchronous_commit": "off"})
     try:
-        others = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()"
-        await connection.execute(others, name)
+        others = "FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()"
+        await connection.execute(f"SELECT pg_terminate_backend(pid, 5000) {others}", name)
         tables = [table.name for table in metadata.sorted_tables if table.name != "jobs"]
         numbered = [f"ALTER SEQUENCE {name}_id_seq RESTART" for name in ("signups", "outbox", "attempts")]
         emptied = [f"DELETE FROM {name}" for name in reversed(tables)]
@@ -115,5 +115,5 @@ async def _empty(name: str) -> None:
 
 
 def _drop() -> None:
-    for name in _made:
-        _run(_ask("postgres", f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+    for name in _made:  # not in the thread: at the very end no thread takes work any more
+        asyncio.run(_ask("postgres", f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))

@@ -6,15 +6,18 @@ Made once in a process of the tests and copied from then on, for most tests are 
 import asyncio
 import atexit
 import shutil
+import sqlite3
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from server.app import load_sites
 from server.db import Database
 from server.hosting import Cache
 from server.settings import load
+from tests import postgresql
 
 _SITES = Path(__file__).parent.parent / "sites"
 
@@ -31,6 +34,18 @@ def database(file: Path) -> str:
     if not file.exists():
         shutil.copyfile(_database(), file)
     return f"sqlite:///{file}"
+
+
+def ask(url: str, statement: str) -> list[tuple[Any, ...]]:
+    """Reads or writes past our own code."""
+    if url.startswith("postgresql"):
+        return postgresql.ask(url, statement)
+    connection = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    try:
+        connection.execute("PRAGMA foreign_keys=ON")
+        return connection.execute(statement).fetchall()
+    finally:
+        connection.close()
 
 
 @cache

@@ -1,6 +1,5 @@
 """Signups as visitors make them, for what is done about them later."""
 
-import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from server.limits import Gate
 from server.signing import Keys
 from server.signup import Reception, Visit, reception, register
 from server.site import load
+from tests import provision
 from tests.conftest import SITE_TOML
 
 # A site that wants addresses confirmed, with a box to consent.
@@ -48,9 +48,4 @@ async def sign_up(
 
 def change(database: Database, statement: str) -> list[Any]:
     """Reads or writes past our own code."""
-    connection = sqlite3.connect(database.url.database or "", isolation_level=None)
-    try:
-        connection.execute("PRAGMA foreign_keys=ON")
-        return connection.execute(statement).fetchall()
-    finally:
-        connection.close()
+    return provision.ask(database.url.render_as_string(hide_password=False), statement)

@@ -17,8 +17,7 @@ from server.settings import Settings
 from server.signing import Keys
 from server.signup import Reception, reception, register
 from server.site import SiteError, load
-from tests import provision
-from tests.conftest import EVERY_FIELD, SITE_TOML, add_site, rows
+from tests.conftest import EVERY_FIELD, ON_SQLITE, SITE_TOML, add_site, keeping, rows
 
 VISITOR = "visitor@example.com"
 KEYS = Keys(["a secret of some length"])
@@ -250,9 +249,12 @@ def test_own_sender_comes_before_that_of_the_environment(tmp_path: Path) -> None
 
 
 @pytest.fixture
+def environ(environ: dict[str, str], database_url: str) -> dict[str, str]:
+    return keeping(environ, database_url)
+
+
+@pytest.fixture
 async def database(settings: Settings) -> Database:
-    settings.data_dir.mkdir()
-    provision.database(settings.data_dir / "doorbell.db")
     return Database(settings.database_url)
 
 
@@ -431,6 +433,7 @@ async def test_without_notify_only_the_welcome(tmp_path: Path, database: Databas
     assert rows(settings, "SELECT kind FROM outbox") == [("welcome",)]
 
 
+@ON_SQLITE  # for its triggers
 @pytest.mark.parametrize("failing", ["signups", "outbox"])
 async def test_second_insert_fails_and_nothing_is_kept(
     tmp_path: Path, database: Database, settings: Settings, failing: str

@@ -124,7 +124,9 @@ class PostgreSQL:
         await self._patient.dispose()
 
 
-def _engine(url: URL, server_settings: dict[str, str], command_timeout: float | None = None, **pool: Any) -> AsyncEngine:
+def _engine(
+    url: URL, server_settings: dict[str, str], command_timeout: float | None = None, **pool: Any
+) -> AsyncEngine:
     return create_async_engine(
         url,
         connect_args={

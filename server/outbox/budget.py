@@ -18,9 +18,9 @@ _SPENT = select(counters.c.count, counters.c.until - now()).where(
 )
 
 
-def left(connection: Connection, budget: int) -> int:
-    """How many more may be claimed now."""
-    row = connection.execute(_SPENT.with_for_update()).first()
+def left(connection: Connection, budget: int, hold: bool = False) -> int:
+    """How many more may be claimed now. With `hold` nobody else claims any until the transaction ends."""
+    row = connection.execute(_SPENT.with_for_update() if hold else _SPENT).first()
     return budget if row is None else max(budget - row[0], 0)
 
 

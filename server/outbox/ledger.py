@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, delete, func, or_, select, update
 
+from server.db.across import announce
 from server.db.tables import attempts, messages, now, outbox, suppressions
 
 
@@ -214,6 +215,7 @@ def retry(connection: Connection, wanted: Collection[int]) -> list[Verdict]:
     connection.execute(
         update(outbox).where(outbox.c.id.in_(chosen)).values(due_at=now(), lease_owner=None, lease_until=None)
     )
+    announce(connection)
     recipients = select(outbox.c.recipient_hash).where(outbox.c.id.in_(chosen), outbox.c.recipient_hash.is_not(None))
     # Only what a server said of an address: what its owner asked for holds, and the claim sees to it.
     bounced = and_(suppressions.c.reason == "bounced", suppressions.c.recipient_hash.in_(recipients))

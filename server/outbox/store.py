@@ -32,6 +32,7 @@ from sqlalchemy import (
     update,
 )
 
+from server.db.across import announce
 from server.db.tables import attempts, messages, now, outbox, suppressions
 from server.mail.message import Message
 from server.outbox import budget as budgets
@@ -161,6 +162,7 @@ def add(connection: Connection, mails: Sequence[Addressed]) -> list[int]:
     ids = [by_message_id[one.mail.message.message_id] for one in mails]
     data = [{"outbox_id": id, "data": one.mail.message.data} for id, one in zip(ids, mails, strict=True)]
     connection.execute(_ADD_MESSAGES, data)
+    announce(connection)
     return ids
 
 
@@ -176,6 +178,8 @@ def _claim(besides: bool) -> Update:
     if besides:
         due = due.where(outbox.c.domain.not_in(bindparam("besides", expanding=True)))
     due = due.order_by(outbox.c.due_at, outbox.c.id).limit(bindparam("most")).with_for_update(skip_locked=True)
+    # A table of its own: PostgreSQL could run a mere subquery again for each row, and so take more than was asked.
+    chosen = select(due.cte("due").c.id)
     # To somebody who wanted no more and signs up again, one kind may go: that which asks.
     listed = and_(
         suppressions.c.recipient_hash == outbox.c.recipient_hash,
@@ -185,7 +189,7 @@ def _claim(besides: bool) -> Update:
     suppressed = exists().where(listed).correlate(outbox)
     return (
         update(outbox)
-        .where(outbox.c.id.in_(due))
+        .where(outbox.c.id.in_(chosen))
         .values(
             state=case((suppressed, "suppressed"), else_="pending"),
             settled_at=case((suppressed, now())),
@@ -225,7 +229,7 @@ def claim(
     None that goes to a domain of `besides`, and no more than there is of the `budget`. What goes to a suppressed
     address ends here, as suppressed.
     """
-    if budget is not None and not (limit := min(limit, budgets.left(connection, budget))):
+    if budget is not None and not (limit := min(limit, budgets.left(connection, budget, hold=True))):
         return []
     values = {"owner": owner, "most": limit, "lease": lease_seconds}
     if besides:
@@ -262,6 +266,7 @@ def release(connection: Connection, owner: str, ids: Collection[int] | None = No
     given = connection.execute(update(outbox).where(ours).values(lease_owner=None, lease_until=None))
     if given.rowcount:
         budgets.give_back(connection, given.rowcount)
+        announce(connection)  # another may have them at once
 
 
 def put_off(connection: Connection, owner: str, ids: Collection[int], domain: str, seconds: float) -> None:

@@ -15,7 +15,7 @@ from server.jobs import digest
 from server.runtime import Runtime, opened
 from server.settings import Settings
 from server.signup import Reception
-from tests.conftest import add_site, eventually
+from tests.conftest import ON_SQLITE, add_site, eventually
 from tests.signups import ASKING, DAY, HOUR, change, received, sign_up
 
 
@@ -131,6 +131,7 @@ async def test_one_who_confirms_while_it_is_written_is_not_told_of(
     assert "bob@" in text and "ann@" not in text
 
 
+@ON_SQLITE  # for its triggers
 async def test_crash_before_the_commit_tells_of_nothing(database: Database, lamps: Reception) -> None:
     await sign_up(database, lamps, ["ann@there.example"], age=7 * HOUR)
     # What comes last in the transaction fails, as if the power had.
@@ -171,6 +172,7 @@ async def test_server_tells_at_its_start(settings: Settings, lamps: Reception) -
         await eventually(lambda: len(digests(made.database)) == 1)
 
 
+@ON_SQLITE
 async def test_what_is_confirmed_costs_the_look_nothing(database: Database) -> None:
     plans: list[str] = []
 

@@ -1,15 +1,16 @@
 """A timed job runs when it is due, once in an installation, and again after whatever went wrong."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from server.db import Database
+from server.db.tables import jobs, now
 from server.jobs import schedule
 from server.jobs.schedule import Job, Schedule
 from tests.conftest import eventually
@@ -55,8 +56,7 @@ async def change(database: Database, values: str) -> None:
 
 
 async def row(database: Database) -> Any:
-    clock = "(julianday('now') - 2440587.5) * 86400.0"
-    query = text(f"SELECT *, due_at - {clock} AS due_in FROM jobs WHERE name = 'purge'")
+    query = select(jobs, (jobs.c.due_at - now()).label("due_in")).where(jobs.c.name == "purge")
     return await database.read(lambda connection: connection.execute(query).one())
 
 
@@ -86,7 +86,7 @@ async def test_job_runs_each_time_that_it_is_due(database: Database) -> None:
 
 
 async def test_what_is_not_due_does_not_run(database: Database) -> None:
-    await change(database, f"due_at = (julianday('now') - 2440587.5) * 86400.0 + {HOUR / 2}")
+    await change(database, f"due_at = {time.time() + HOUR / 2}")
     work = Work()
     async with running(database, work.job()):
         await looked_some_times()
@@ -100,8 +100,8 @@ async def test_job_without_a_row_does_not_run(database: Database) -> None:
     assert work.runs == 0
 
 
-async def test_several_processes_run_it_once(tmp_path: Path, database: Database) -> None:
-    async with opened(tmp_path / "jobs.db") as other:
+async def test_several_processes_run_it_once(database_url: str, database: Database) -> None:
+    async with opened(database_url) as other:
         works = [Work(lambda closing: asyncio.sleep(0.2)) for _ in range(4)]
         schedules = [Schedule(one, [work.job()]) for one, work in zip([database, other] * 2, works, strict=True)]
         for one in schedules:
@@ -114,7 +114,7 @@ async def test_several_processes_run_it_once(tmp_path: Path, database: Database)
 
 
 async def test_job_of_a_dead_process_is_taken_over_when_its_lease_has_run_out(database: Database) -> None:
-    await change(database, "lease_owner = 'dead', lease_until = (julianday('now') - 2440587.5) * 86400.0 + 1")
+    await change(database, f"lease_owner = 'dead', lease_until = {time.time() + 1}")
     work = Work()
     async with running(database, work.job()):
         await looked_some_times()
@@ -122,7 +122,7 @@ async def test_job_of_a_dead_process_is_taken_over_when_its_lease_has_run_out(da
         await eventually(lambda: work.runs == 1)
 
 
-async def test_long_job_keeps_its_lease(tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_long_job_keeps_its_lease(database_url: str, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "LEASE_SECONDS", 3.0)
     done = asyncio.Event()
 
@@ -130,7 +130,7 @@ async def test_long_job_keeps_its_lease(tmp_path: Path, database: Database, monk
         await done.wait()
 
     first, second = Work(until_done), Work()
-    async with opened(tmp_path / "jobs.db") as other, running(database, first.job()) as one:
+    async with opened(database_url) as other, running(database, first.job()) as one:
         await eventually(lambda: first.runs == 1)
         async with running(other, second.job()):
             until = (await row(database)).lease_until

@@ -406,7 +406,9 @@ async def test_signups_are_never_purged(database: Database) -> None:
     rows=st.lists(st.tuples(st.sampled_from(State), st.integers(0, 60)), max_size=12),
     limit=st.integers(1, 5),
 )
-async def test_purge_in_steps_removes_what_one_would(database_url: str, rows: list[tuple[State, int]], limit: int) -> None:
+async def test_purge_in_steps_removes_what_one_would(
+    database_url: str, rows: list[tuple[State, int]], limit: int
+) -> None:
     async with opened(database_url) as database:
         await run(database, "DELETE FROM outbox")
         ids = []

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from server.settings import Settings
-from tests.conftest import add_site, alter, eventually, rows
+from tests.conftest import ON_SQLITE, add_site, alter, eventually, keeping, rows
 from tests.web.test_signup import HTML, Controls
 
 LAMPS = (
@@ -18,6 +18,11 @@ LAMPS = (
 FORM = {"site": "lamps", "email": "ann@example.com"}
 DAY = 86400
 Stamped = Callable[[str, str, float], str]
+
+
+@pytest.fixture
+def environ(environ: dict[str, str], database_url: str) -> dict[str, str]:
+    return keeping(environ, database_url)
 
 
 @pytest.fixture
@@ -247,6 +252,7 @@ async def test_unsubscribing_from_a_site_that_is_gone(
     assert rows(settings, "SELECT site, recipient_hash FROM suppressions") == [("closed", "0" * 64)]
 
 
+@ON_SQLITE
 async def test_database_away(client: httpx.AsyncClient, settings: Settings, links: Links) -> None:
     for table in ("signups", "suppressions"):
         await alter(settings, f"ALTER TABLE {table} RENAME TO {table}_away")

@@ -7,12 +7,17 @@ import pytest
 from fastapi import FastAPI
 
 from server.settings import Settings
-from tests.conftest import rows
+from tests.conftest import keeping, rows
 
 FORM = {"site": "bikes", "email": "a@example.com", "colour": "Red"}
 Stamped = Callable[[str, str, float], str]
 
 # -- the form's token ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def environ(environ: dict[str, str], database_url: str) -> dict[str, str]:
+    return keeping(environ, database_url)
 
 
 async def test_token_is_fresh_each_time_and_names_what_is_asked_for(client: httpx.AsyncClient, app: FastAPI) -> None:
