@@ -1,8 +1,8 @@
 FROM python:3.13-slim AS build
 WORKDIR /build
 RUN python3 -m venv /opt/doorbell
-COPY requirements.lock ./
-RUN /opt/doorbell/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.lock
+COPY requirements-all.lock ./
+RUN /opt/doorbell/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check --require-hashes -r requirements-all.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY server ./server
 RUN /opt/doorbell/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation .

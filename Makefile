@@ -100,7 +100,8 @@ messages: install
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
 lock:
 	$(LOCK) --output-file requirements.lock
-	$(LOCK) --group dev --output-file requirements-dev.lock
+	$(LOCK) --all-extras --output-file requirements-all.lock
+	$(LOCK) --all-extras --group dev --output-file requirements-dev.lock
 	$(LOCK) --group bench --output-file requirements-bench.lock
 
 clean:

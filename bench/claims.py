@@ -21,9 +21,9 @@ from typing import Any
 import uvloop
 
 from bench import outbox
+from bench.large import started
 from bench.peers import Launch
 from bench.process import report
-from bench.scale import started
 from server.db import Database
 
 BATCH = 32

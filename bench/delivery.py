@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import letter, outbox
+from bench.large import started
 from bench.mailers import Mailer, Order
 from bench.process import core_busy_seconds, report
 from bench.relay import relay
-from bench.scale import started
 from bench.wire import WrongAnswer
 
 # The warm-up sends more and more until it takes this long, and so finds how many a timed run can send.

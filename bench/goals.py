@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from statistics import median
 
+from bench.large import PAGES, Memory, Start, many_key, one_key
 from bench.rounds import Key, Results, S
-from bench.scale import PAGES, Memory, Start, many_key, one_key
 from bench.sheet import Goal
 from bench.wrk import Sample
 

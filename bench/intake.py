@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import material, outbox, relay
+from bench.large import started
 from bench.peers import Launch, doorbell, no_module
 from bench.process import Process, free_port, report
-from bench.scale import started
 from bench.wire import WrongAnswer, fetch
 from bench.wrk import CONNECTIONS, Load, measure
 from bench.wrk import Sample as Asked

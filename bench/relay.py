@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from bench.large import started
 from bench.peers import Launch, program
 from bench.process import Process, free_port
-from bench.scale import started
 
 MISSING = "" if program("smtp-sink") else "no program smtp-sink: apt install postfix (nothing needs to be configured)"
 

@@ -5,9 +5,9 @@ from statistics import median
 
 from bench import sheet
 from bench.goals import goals
+from bench.large import Memory, Start
 from bench.peers import every
 from bench.rounds import Plan, Results
-from bench.scale import Memory, Start
 from bench.scenarios import SCENARIOS
 from bench.sheet import SATURATED, Found, Table
 from bench.wrk import CONNECTIONS, Sample

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 from rich.console import Console
 
-from bench import command, material, report, scale, sheet
+from bench import command, large, material, report, sheet
 from bench.command import Display
 from bench.peers import Folders, Peer, every
 from bench.plot import plot
@@ -66,7 +66,7 @@ class _Run:
             self.step(f"starts {peer.title}")
             port = free_port()
             process = stack.enter_context(
-                scale.started(at.work, peer.key, peer.launch(port, at), self.plan.server_core)
+                large.started(at.work, peer.key, peer.launch(port, at), self.plan.server_core)
             )
             try:
                 process.wait_for(port)
@@ -99,7 +99,7 @@ class _Run:
             if key == scenario.key:
                 self.say(f"  left out: {server} {why}")
 
-    def large_sites(self) -> tuple[scale.Start | None, scale.Memory | None]:
+    def large_sites(self) -> tuple[large.Start | None, large.Memory | None]:
         """Many files, then start time and memory. What fails here is said, and costs nothing that was measured."""
         start = memory = None
         try:
@@ -107,9 +107,9 @@ class _Run:
                 self._many()
             if "lane" in self.arguments.servers and {"start", "memory"} & set(self.arguments.only):
                 times = min(self.plan.rounds, 5)
-                start = scale.start_time(self.arguments.work, times, self.say, self.step)
+                start = large.start_time(self.arguments.work, times, self.say, self.step)
                 if "memory" in self.arguments.only:
-                    memory = scale.memory(self.arguments.work, min(times, 3), self.step)
+                    memory = large.memory(self.arguments.work, min(times, 3), self.step)
         except (ProcessError, WrongAnswer) as error:
             self.results.failures["large sites", "lane"] = str(error)
         return start, memory
@@ -117,7 +117,7 @@ class _Run:
     def _many(self) -> None:
         counts = [10, 10_000] if self.arguments.quick else [10, 10_000, 100_000]
         arguments = self.arguments
-        scale.many(arguments.work, counts, arguments.servers, self.plan, self.results, self.say, self.step)
+        large.many(arguments.work, counts, arguments.servers, self.plan, self.results, self.say, self.step)
 
 
 def main() -> None:

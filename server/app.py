@@ -19,7 +19,7 @@ from server import __version__, hosting, log, progress, signup, site
 from server.hosting import Cache, Content, Encoded, Hosting, Published, Shelf, SnapshotError, Source, encoded
 from server.limits import Gate
 from server.progress import Words
-from server.runtime import Runtime, Step, opened
+from server.runtime import Courier, Runtime, Step, opened
 from server.settings import Settings
 from server.signing import Keys, kept
 from server.signup import Reception
@@ -114,6 +114,29 @@ class Current:
             self._live.tell(self.sites.version, problems)
 
 
+def load_receptions(settings: Settings, keys: Keys | None = None) -> Mapping[str, Reception]:
+    """What signups need of every site, by slug, and nothing of what is hosted. Raises SiteError.
+
+    Without `keys` they are those of the settings.
+    """
+    found, problems = site.load_all(settings.sites_dir)
+    receptions = _receptions(settings, found.values(), keys or Keys(settings.secret_key), problems)
+    if problems:
+        raise SiteError(problems)
+    return receptions
+
+
+def _receptions(settings: Settings, found: Iterable[Site], keys: Keys, problems: list[str]) -> dict[str, Reception]:
+    made: dict[str, Reception] = {}
+    for one in found:
+        sender = _fallback_sender(settings, one)
+        try:
+            made[one.slug] = signup.reception(one, base_url=settings.base_url, mail_from=sender, keys=keys)
+        except SiteError as error:
+            problems += error.problems
+    return made
+
+
 def load_sites(
     settings: Settings,
     cache: Cache | None = None,
@@ -128,15 +151,12 @@ def load_sites(
     contents of `before` is not held twice. With `reloads`, pages reload themselves when these are replaced.
     """
     found, problems = site.load_all(settings.sites_dir)
-    receptions: dict[str, Reception] = {}
+    receptions = _receptions(settings, found.values(), keys or Keys([token_urlsafe(32)]), problems)
     sources = []
-    keys = keys or Keys([token_urlsafe(32)])
     for one in found.values():
-        sender = _fallback_sender(settings, one)
         try:
-            receptions[one.slug] = signup.reception(one, base_url=settings.base_url, mail_from=sender, keys=keys)
             sources.append(hosting.read(one.slug, one.public, one.hosts, one.spa, shared=one.parts))
-        except (SiteError, SnapshotError) as error:
+        except SnapshotError as error:
             problems += error.problems
     version = _version(found.values(), sources) if reloads else ""
     if reloads:
@@ -216,7 +236,7 @@ def create_app(settings: Settings, *, reloads: bool = False) -> FastAPI:
     """
     pages = Live() if reloads else None
     current = Current(settings, pages)
-    runtime = Runtime(settings, lambda: current.sites.receptions)
+    runtime = Runtime(settings, lambda: current.sites.receptions, _courier(settings))
 
     def open_keys() -> None:
         keys = Keys(settings.secret_key or kept(settings.data_dir / "secret.key"))
@@ -260,11 +280,31 @@ def create_app(settings: Settings, *, reloads: bool = False) -> FastAPI:
     app.state.proxies = Proxies(settings.trusted_proxies)
     app.state.ops = settings.ops
     app.state.index = settings.index
-    for routes in (signup_routes.router, script.router, consent.router, operate.router, mailbox.router):
+    for routes in (signup_routes.router, script.router, consent.router, operate.probes, operate.router, mailbox.router):
         app.include_router(routes)
     if pages is not None:
         app.state.live = pages
         app.include_router(live.router)
+    for failure in problems.FAILURES:
+        app.add_exception_handler(failure, problems.handle)
+    return app
+
+
+def _courier(settings: Settings) -> Courier | None:
+    """Who tells the workers, where there are some."""
+    if settings.broker_url is None:
+        return None
+    from server.tasks import Broker  # needs Celery, which only those have who use it
+
+    return Broker(settings.broker_url)
+
+
+def create_ops(settings: Settings, runtime: Runtime) -> FastAPI:
+    """What an operator asks of a process that serves no sites, over what is open already."""
+    app = FastAPI(title="Doorbell", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.runtime = runtime
+    app.state.ops = settings.ops
+    app.include_router(operate.probes)
     for failure in problems.FAILURES:
         app.add_exception_handler(failure, problems.handle)
     return app

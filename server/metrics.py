@@ -89,8 +89,8 @@ class Reading:
 
     mails: Mapping[str, int] | None
     oldest_pending_seconds: float | None
-    pool: Mapping[str, int]
-    breaker_open: bool
+    pool: Mapping[str, int]  # empty where others deliver
+    breaker_open: bool | None
 
 
 def exposition(reading: Reading, accept: str = "") -> tuple[bytes, str]:
@@ -107,10 +107,10 @@ class _Scrape:
 
     def collect(self) -> Iterator[Metric]:
         yield from _outbox(self._reading)
-        yield from _pool(self._reading.pool)
-        yield _gauge(
-            "doorbell_smtp_breaker_open", "1 while mail is held because the relay is down.", self._reading.breaker_open
-        )
+        if self._reading.breaker_open is not None:
+            yield from _pool(self._reading.pool)
+            text = "1 while mail is held because the relay is down."
+            yield _gauge("doorbell_smtp_breaker_open", text, self._reading.breaker_open)
         yield from _registry.collect()
 
 

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from sqlalchemy import Connection
@@ -83,13 +83,27 @@ async def _close(step: Step) -> None:
             _log.exception("stop.failed", step=step.name)
 
 
+class Courier(Protocol):
+    """Tells those who deliver, in other processes."""
+
+    async def open(self) -> None: ...
+
+    def wake(self) -> None: ...
+
+    async def check(self) -> str | None:
+        """Why they cannot be told; None where they can."""
+
+    async def close(self) -> None: ...
+
+
 @dataclass
 class Runtime:
     """The open things of one process. `receptions` answers the sites that are served now, by slug; `mailbox` is None
-    where mail goes to a relay."""
+    where mail goes to a relay. With a `courier` others deliver: nothing is opened here that does."""
 
     settings: Settings
     receptions: Callable[[], Mapping[str, Reception]] = dict
+    courier: Courier | None = None
     database: Database = field(init=False)
     mailbox: Mailbox | None = field(init=False, default=None)
     pool: Pool = field(init=False)
@@ -101,9 +115,12 @@ class Runtime:
 
     def steps(self) -> list[Step]:
         """The hooks, in order."""
+        database = Step("database", self._open_database, lambda: self.database.close())
+        if self.courier is not None:
+            return [database, Step("broker", self.courier.open, self.courier.close)]
         mailbox = [] if self.settings.smtp_url else [Step("mailbox", self._open_mailbox, self._mailbox_server.aclose)]
         return [
-            Step("database", self._open_database, lambda: self.database.close()),
+            database,
             *mailbox,
             Step("smtp pool", self._open_pool, lambda: self.pool.close()),
             Step("dispatcher", self._open_dispatcher, self._close_dispatcher),
@@ -158,12 +175,15 @@ class Runtime:
         await self.schedule.open()
 
     def wake(self) -> None:
-        """Tells the dispatcher that something is due."""
-        self.dispatcher.wake()
+        """Tells whoever delivers that something is due."""
+        (self.courier or self.dispatcher).wake()
+
+    async def drain(self, seconds: float) -> bool:
+        """See `Dispatcher.drain`."""
+        return await self.dispatcher.drain(seconds)
 
     async def health(self) -> dict[str, Any]:
         """What `/readyz` says. `ready` is whether a signup can be kept; a relay that is down only delays mail."""
-        fault = self.dispatcher.fault
         pending: int | None = None
         oldest: float | None = None
         left: int | None = None
@@ -179,13 +199,21 @@ class Runtime:
         return {
             "ready": database == "ok",
             "database": database,
+            **await self._delivery(),
+            "mail_budget_left": left,
+            "pending_mails": pending,
+            "oldest_pending_seconds": None if oldest is None else round(oldest, 1),
+        }
+
+    async def _delivery(self) -> dict[str, Any]:
+        if self.courier is not None:
+            return {"broker": await self.courier.check() or "ok"}
+        fault = self.dispatcher.fault
+        return {
             "smtp": "mailbox" if self.mailbox else "unavailable" if fault else "ok",
             "smtp_fault": None if fault is None else {"stage": fault.stage, "code": fault.code},
             "breaker": "open" if self.dispatcher.breaker.open else "closed",
             "pool": self.pool.stats(),
-            "mail_budget_left": left,
-            "pending_mails": pending,
-            "oldest_pending_seconds": None if oldest is None else round(oldest, 1),
         }
 
     async def reading(self) -> metrics.Reading:
@@ -197,6 +225,8 @@ class Runtime:
                 mails, oldest = await self.database.read(_outbox)
         except (DatabaseUnavailable, TimeoutError):
             pass  # told as such
+        if self.courier is not None:
+            return metrics.Reading(mails, oldest, {}, None)
         return metrics.Reading(mails, oldest, self.pool.stats(), self.dispatcher.breaker.open)
 
 

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal, Self
@@ -16,7 +17,6 @@ from urllib.parse import unquote, urlsplit
 
 from dotenv.parser import parse_stream
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
 
 PREFIX = "DOORBELL_"
 
@@ -101,6 +101,13 @@ def _database(value: str) -> str:
     return value
 
 
+def _broker(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in ("amqp", "amqps", "redis", "rediss") or not url.hostname:
+        raise ValueError("must look like amqp://user:password@host:5672 or redis://host:6379/0")
+    return value
+
+
 def _secrets(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -152,6 +159,7 @@ class Settings(BaseModel):
     smtp_max_messages: Annotated[int, Field(ge=1)] = 100
     smtp_idle_seconds: Annotated[float, Field(gt=0)] = 30
     smtp_rate: Annotated[float, Field(gt=0, le=10_000)] | None = None
+    broker_url: Annotated[str, AfterValidator(_broker)] | None = None
     mail_from: str | None = None
     mail_budget: Annotated[int, Field(ge=0)] = 1000
     mail_retention_days: Annotated[int, Field(ge=0)] = 30
@@ -169,13 +177,6 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _derive(self) -> Self:
-        if not self.secret_key and not self.database_url.startswith("sqlite:") and self.database_url:
-            raise PydanticCustomError(
-                "needed",
-                "with PostgreSQL it must be given, the same to all processes: "
-                "links that one of them signed must be good for the others",
-                {"variable": "secret_key"},
-            )
         derived = {
             "base_url": f"http://localhost:{self.port}",
             "database_url": f"sqlite:///{(self.data_dir / 'doorbell.db').absolute()}",
@@ -256,9 +257,29 @@ def load(
         settings = Settings.model_validate(values)
     except ValidationError as error:
         for item in error.errors(include_url=False):
-            name = str(item["loc"][0]) if item["loc"] else item["ctx"]["variable"]
+            name = str(item["loc"][0]) if item["loc"] else "?"
             message = item["msg"].removeprefix("Value error, ")
             problems.append(_unknown(name) if item["type"] == "extra_forbidden" else f"{_variable(name)}: {message}")
+    else:
+        problems += _missing(settings)
     if problems:
         raise SettingsError(sorted(problems))
     return settings
+
+
+def _missing(settings: Settings) -> list[str]:
+    """What others make necessary."""
+    shared = settings.broker_url is not None or not settings.database_url.startswith("sqlite:")
+    problems = []
+    if shared and not settings.secret_key:
+        problems.append(
+            f"{_variable('secret_key')}: with PostgreSQL or a broker it must be given, the same to every process: "
+            "what one of them signed must be good for the others"
+        )
+    if settings.broker_url and find_spec("celery") is None:
+        problems.append(
+            f"{_variable('broker_url')}: needs Celery, which is not installed: pip install 'doorbell[celery]'"
+        )
+    if settings.broker_url and settings.smtp_url is None:
+        problems.append(f"{_variable('smtp_url')}: with a broker it must be given: workers share no built-in mailbox")
+    return problems

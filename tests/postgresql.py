@@ -61,9 +61,9 @@ def url(name: str) -> str:
     return f"{SERVER}/{name}".replace("postgresql://", "postgresql+asyncpg://")
 
 
-def ask(url: str, query: str) -> list[tuple[Any, ...]]:
+def ask(url: str, query: str, *values: object) -> list[tuple[Any, ...]]:
     """What this database says, asked past the server; from any thread, also where a loop runs."""
-    return [tuple(row) for row in _run(_ask(url.rpartition("/")[2], query))]
+    return [tuple(row) for row in _run(_ask(url.rpartition("/")[2], query, *values))]
 
 
 def _run(work: Any) -> Any:
@@ -75,10 +75,10 @@ def _thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="postgresql")
 
 
-async def _ask(name: str, query: str) -> Any:
+async def _ask(name: str, query: str, *values: object) -> Any:
     connection = await asyncpg.connect(f"{SERVER}/{name}", timeout=10)
     try:
-        return await connection.fetch(query)
+        return await connection.fetch(query, *values)
     finally:
         await connection.close()
 

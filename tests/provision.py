@@ -36,14 +36,14 @@ def database(file: Path) -> str:
     return f"sqlite:///{file}"
 
 
-def ask(url: str, statement: str) -> list[tuple[Any, ...]]:
-    """Reads or writes past our own code."""
+def ask(url: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    """Reads or writes past our own code. In the statement values are $1, $2 ..."""
     if url.startswith("postgresql"):
-        return postgresql.ask(url, statement)
-    connection = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+        return postgresql.ask(url, statement, *values)
+    connection = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None, timeout=60)
     try:
         connection.execute("PRAGMA foreign_keys=ON")
-        return connection.execute(statement).fetchall()
+        return connection.execute(statement, {str(place): value for place, value in enumerate(values, 1)}).fetchall()
     finally:
         connection.close()
 

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from server.cli import check, export, mail, migrate, outbox, people, preview, serve, signups
+from server.cli import check, export, mail, migrate, outbox, people, preview, serve, signups, worker
 
 app = typer.Typer(
     name="doorbell",
@@ -14,6 +14,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("serve")(serve.serve)
+app.command("worker")(worker.worker)
+app.command("beat")(worker.beat)
 app.command("check")(check.check)
 app.command("migrate")(migrate.migrate)
 app.add_typer(mail.app, name="mail")

@@ -73,6 +73,7 @@ class Dispatcher:
         self._budget = budget
         self._turns = Turns(pool.limits.size)
         self._woken = asyncio.Event()
+        self._resting = asyncio.Event()  # nothing to do, and nothing on its way
         self._closing = False
         self._sending: dict[int, asyncio.Task[None]] = {}
         self._settling: dict[int, asyncio.Task[None]] = {}
@@ -107,7 +108,16 @@ class Dispatcher:
 
     def wake(self) -> None:
         """Says that something is due."""
+        self._resting.clear()
         self._woken.set()
+
+    async def drain(self, seconds: float) -> bool:
+        """Sends what is due, for so many seconds at most; answers whether nothing is left that could be sent now."""
+        self.wake()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._resting.wait()
+        return self._resting.is_set()
 
     async def close(self, grace_seconds: float = 10) -> None:
         """Claims no more, lets what is on its way end within the grace time, gives back the rest."""
@@ -144,6 +154,8 @@ class Dispatcher:
                 _log.exception("outbox.turn_failed")
                 pause = 1.0
             if pause:
+                if not self.in_flight and not self._woken.is_set():
+                    self._resting.set()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await self._woken.wait()

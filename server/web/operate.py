@@ -13,26 +13,28 @@ from server.web.problems import Problem
 from server.web.schema import READINESS
 
 router = APIRouter(tags=["operate"])
+# What is asked of every process, also one that serves no sites.
+probes = APIRouter(tags=["operate"])
 _READ = ["GET", "HEAD"]
 
 
 # Each twice: one route has one operation id, and the document wants one for each method.
-@router.get("/healthz", summary="Is the process alive?")
-@router.api_route("/healthz", methods=_READ, include_in_schema=False)
+@probes.get("/healthz", summary="Is the process alive?")
+@probes.api_route("/healthz", methods=_READ, include_in_schema=False)
 async def healthz() -> dict[str, str]:
     """Answers while the process takes requests. Asks nothing else: a dead relay is no reason to restart a server."""
     return {"status": "ok"}
 
 
-@router.get("/readyz", summary="Does everything work?", dependencies=[Operator], **READINESS)
-@router.api_route("/readyz", methods=_READ, include_in_schema=False, dependencies=[Operator])
+@probes.get("/readyz", summary="Does everything work?", dependencies=[Operator], **READINESS)
+@probes.api_route("/readyz", methods=_READ, include_in_schema=False, dependencies=[Operator])
 async def readyz(runtime: Running) -> JSONResponse:
     """Database, relay, and what waits. 503 only when signups cannot be kept; held mail is told, and is no failure."""
     health = await runtime.health()
     return JSONResponse(health, 200 if health["ready"] else 503)
 
 
-@router.api_route("/metrics", methods=_READ, include_in_schema=False, dependencies=[Operator])
+@probes.api_route("/metrics", methods=_READ, include_in_schema=False, dependencies=[Operator])
 async def measurements(request: Request, runtime: Running) -> Response:
     """What Prometheus scrapes. It answers while the database is away, and says so."""
     content, content_type = metrics.exposition(await runtime.reading(), request.headers.get("accept", ""))

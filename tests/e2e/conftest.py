@@ -117,10 +117,10 @@ class Server:
 class ForkedServer(Server):
     """The same, sooner: for whoever does not ask how it starts."""
 
-    options: tuple[str, ...] = ()
+    command: tuple[str, ...] = ("serve",)
 
     def launch(self) -> Forked:
-        self.process = process = Forked(["serve", *self.options], self._environ, self._log, self._log)
+        self.process = process = Forked(self.command, self._environ, self._log, self._log)
         return process
 
 

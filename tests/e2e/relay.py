@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from server.db.tables import metadata
+from tests import provision
 from tests.conftest import SITE_TOML, add_site
 from tests.e2e.conftest import ForkedServer, Server, wait_until
 from tests.smtpd import Act, Session, Smtpd, accept
@@ -96,12 +97,8 @@ class Place:
     environ: dict[str, str]
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        """What the database says, past the server; or what it is told."""
-        connection = sqlite3.connect(self.database, isolation_level=None, timeout=60)
-        try:
-            return connection.execute(sql, values).fetchall()
-        finally:
-            connection.close()
+        """What the database says, past the server; or what it is told. Values are $1, $2 ..."""
+        return provision.ask(self.environ.get("DOORBELL_DATABASE_URL", f"sqlite:///{self.database}"), sql, *values)
 
     @contextmanager
     def locked(self) -> Iterator[sqlite3.Connection]:

@@ -65,7 +65,7 @@ def check_that_visitors_are_told(place: Place, answer: httpx.Response) -> None:
 def check_that_it_recovers(place: Place, accepted: list[str]) -> None:
     wait_until(lambda: HTTP.get(f"{place.server.url}/readyz", timeout=60).status_code == 200)
     place.check(accepted + place.sign_up("after"))
-    assert place.query("SELECT count(*) FROM signups WHERE email = ?", FORM["email"]) == [(0,)]
+    assert place.query("SELECT count(*) FROM signups WHERE email = $1", FORM["email"]) == [(0,)]
     # No other process was there to take the rows over: what was on its way is written down, and not sent again.
     assert place.doubles == 0
     assert place.server.end() == 0

@@ -48,7 +48,7 @@ def restarted(place: Place) -> None:
 def times_taken(place: Place, emails: list[str]) -> list[int]:
     """How often the relay took each mail of these signups; all is as promised besides."""
     place.check(emails)
-    marks = ",".join("?" * len(emails))
+    marks = ",".join(f"${number}" for number in range(1, len(emails) + 1))
     mails = place.query(
         "SELECT message_id, attempts, uncertain, outcome, (SELECT count(*) FROM attempts WHERE outbox_id = outbox.id)"
         f" FROM outbox JOIN signups ON signups.id = signup_id WHERE email IN ({marks})",
@@ -100,7 +100,7 @@ def test_killed_with_a_message_partly_sent(place: Place) -> None:
     assert place.server.sign_up(email, message="\N{EURO SIGN}" * 15_000).status_code == 202
     wait_until(lambda: stuck.stopped == 1)
     # the visitor's mail is another matter: it is done with
-    wait_until(lambda: place.query("SELECT state FROM outbox WHERE recipient = ?", email) == [("sent",)])
+    wait_until(lambda: place.query("SELECT state FROM outbox WHERE recipient = $1", email) == [("sent",)])
     place.server.end(signal.SIGKILL)
     place.smtpd.rules.clear()
     stuck.open()

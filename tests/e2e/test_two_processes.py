@@ -37,7 +37,7 @@ def stopped_at(place: Place, gate: Gate, *visitors: str) -> list[str]:
 
 def test_one_is_stopped_under_load(place: Place, second: Server) -> None:
     pending = "SELECT count(*) FROM outbox WHERE state = 'pending'"
-    leased = "SELECT count(*) FROM outbox WHERE lease_owner = ?"
+    leased = "SELECT count(*) FROM outbox WHERE lease_owner = $1"
     place.server.start()
     gate = Gate(accept)
     place.smtpd.on("dot", gate)

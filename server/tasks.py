@@ -1,0 +1,176 @@
+"""Celery, where mail is sent by workers: the web processes ring, a worker that hears it sends what is due.
+
+The task `drain` has no content, for the outbox is the only truth: one that is lost or comes twice is harmless. What a
+lost one left is found by beat's, by the workers' clocks, and where there is PostgreSQL by its notifications. Nothing
+else imports Celery.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from celery import Celery, beat, signals
+from kombu.exceptions import OperationalError
+
+from server import log
+
+_log = log.get(__name__)
+
+QUEUE = "doorbell"
+DRAIN = "doorbell.drain"
+# How long a task keeps at it; brokers redeliver, or cancel, what is held for long.
+BACK_SECONDS = 50
+# A ring that nobody heard for so long says nothing any more.
+EXPIRES_SECONDS = 60
+# Between two rings of one process: what comes in between is found by the second.
+PAUSE_SECONDS = 0.1
+SWEEP_SECONDS = 5.0
+CONNECT_SECONDS = 2
+# Drains that a worker has at a time. They only wait, so that another can be heard meanwhile.
+THREADS = 2
+
+
+def create(broker_url: str) -> Celery:
+    """The Celery application of this installation, known by nothing but its broker. It connects to nothing yet."""
+    for name in ("celery", "kombu", "amqp"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    made = Celery("doorbell", broker=broker_url, set_as_current=False)
+    made.conf.update(
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_connection_timeout=CONNECT_SECONDS,
+        # Of Redis, which has no other way to know that a worker died.
+        broker_transport_options={"visibility_timeout": 2 * EXPIRES_SECONDS} if "redis" in broker_url else {},
+        task_default_queue=QUEUE,
+        # What RabbitMQ 4 keeps safe on several machines. Others do not know types.
+        task_default_queue_type="quorum",
+        task_acks_late=True,
+        task_ignore_result=True,
+        worker_prefetch_multiplier=1,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        # Queues of each worker's own; health is told by /readyz.
+        worker_enable_remote_control=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        beat_schedule={"drain": {"task": DRAIN, "schedule": SWEEP_SECONDS, "options": {"expires": SWEEP_SECONDS}}},
+    )
+    return made
+
+
+class Broker:
+    """The web process's end: `wake` rings for the workers, between `open` and `close`. It never raises."""
+
+    def __init__(self, broker_url: str) -> None:
+        self._celery = create(broker_url)
+        self._woken = asyncio.Event()
+        self._ringing: asyncio.Task[None] | None = None
+        self.fault: str | None = None
+
+    async def open(self) -> None:
+        """Begins to ring. A broker that is away stops nothing."""
+        self._ringing = asyncio.create_task(self._ring())
+
+    def wake(self) -> None:
+        """Says that something is due. Of many in a short time one is sent."""
+        self._woken.set()
+
+    async def close(self) -> None:
+        """Ends. What was not rung for is found by the workers."""
+        if self._ringing is not None:
+            self._ringing.cancel()
+            await asyncio.wait({self._ringing})
+        await asyncio.to_thread(self._celery.close)
+
+    async def check(self) -> str | None:
+        """Why the broker cannot be reached; None where it can."""
+        try:
+            await asyncio.to_thread(self._connect)
+        except (OperationalError, OSError) as error:
+            return type(error.__cause__ or error).__name__
+        return None
+
+    def _connect(self) -> None:
+        with self._celery.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONNECT_SECONDS)
+
+    async def _ring(self) -> None:
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            try:
+                await asyncio.to_thread(self._send)
+            except Exception as error:  # whatever it is, signups must go on
+                self._failed(type(error.__cause__ or error).__name__)
+            else:
+                self._worked()
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    def _send(self) -> None:
+        # Once more: a connection that lay idle may be closed.
+        again = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+        self._celery.send_task(DRAIN, expires=EXPIRES_SECONDS, retry=True, retry_policy=again)
+
+    def _failed(self, reason: str) -> None:
+        if self.fault is None:
+            _log.error("broker.unavailable", reason=reason)
+        self.fault = reason
+
+    def _worked(self) -> None:
+        if self.fault is not None:
+            _log.info("broker.recovered")
+        self.fault = None
+
+
+def work(broker_url: str, send: Callable[[float], bool], *, sweeps: bool) -> int:
+    """Runs a worker in this thread, the process's first, until SIGTERM; answers its exit status.
+
+    `send` sends what is due for so many seconds at most, and tells whether that was all; it is called from threads.
+    With `sweeps` beat runs in it too.
+    """
+    celery = create(broker_url)
+    stopping = threading.Event()
+
+    def drain() -> None:
+        until = monotonic() + BACK_SECONDS
+        while not stopping.is_set() and monotonic() < until:
+            if send(1.0):
+                _log.debug("drain.done")
+                return
+        celery.send_task(DRAIN, expires=EXPIRES_SECONDS)  # there is more
+
+    celery.task(name=DRAIN)(drain)
+
+    def stop(**_: Any) -> None:
+        stopping.set()
+
+    signals.setup_logging.connect(_leave_logging)
+    signals.worker_shutting_down.connect(stop)
+    sweeping = beat.EmbeddedService(celery, thread=True, scheduler_cls=beat.Scheduler) if sweeps else None
+    if sweeping is not None:
+        sweeping.start()
+    worker = celery.Worker(
+        pool="threads",
+        concurrency=THREADS,
+        quiet=True,
+        # What these are for is known otherwise: leases tell who lives.
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
+    worker.start()
+    if sweeping is not None:
+        sweeping.stop()
+    return worker.exitcode or 0
+
+
+def sweep(broker_url: str) -> None:
+    """Runs beat alone in this thread, until SIGTERM: it rings every few seconds."""
+    signals.setup_logging.connect(_leave_logging)
+    create(broker_url).Beat(scheduler_cls=beat.Scheduler, quiet=True, redirect_stdouts=False).run()
+
+
+def _leave_logging(**_: Any) -> None:
+    """Connected, it keeps Celery from setting up logs of its own."""

@@ -1,0 +1,168 @@
+"""Mail that workers send: web processes ring by a broker, on both databases and both brokers."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from kombu.connection import Connection
+
+from tests.conftest import skip_or_fail
+from tests.e2e.conftest import HTTP, ForkedServer, free_port, wait_until
+from tests.e2e.relay import IN_FLIGHT, Gate, Place, placed, slow
+from tests.e2e.visitors import Visitors
+from tests.smtpd import Smtpd, accept
+
+pytestmark = pytest.mark.e2e
+
+# A database of Redis that nobody else has; the queue of RabbitMQ is one for all, so these tests stay in one file.
+BROKERS = {
+    "rabbitmq": os.environ.get("DOORBELL_TEST_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672//"),
+    "redis": os.environ.get("DOORBELL_TEST_REDIS", "redis://127.0.0.1:6379/15"),
+}
+# Each database and each broker, not each with each.
+PAIRS = pytest.mark.parametrize(
+    ("database_url", "broker"), [("postgresql", "rabbitmq"), ("sqlite", "redis")], indirect=True
+)
+
+
+@pytest.fixture
+def broker(request: pytest.FixtureRequest) -> str:
+    """The URL of a broker that holds nothing for us."""
+    url = BROKERS[request.param]
+    try:
+        with Connection(url, connect_timeout=5) as connection:  # type: ignore[no-untyped-call]
+            connection.ensure_connection(max_retries=1)
+            channel = connection.default_channel
+            channel.queue_delete("doorbell")
+    except OSError as error:
+        skip_or_fail(f"no broker at {url}: {error}")
+    return url
+
+
+class Worker(ForkedServer):
+    """`python -m server worker`, that answers an operator's questions."""
+
+    def __init__(self, place: Place, name: str, *options: str) -> None:
+        super().__init__(place.environ, place.server.data.parent / f"{name}.log")
+        self.command = ("worker", "--port", str(self.port), *options)
+
+
+@contextmanager
+def shared(folder: Path, smtpd: Smtpd, database_url: str, broker: str, **environ: str) -> Iterator[Place]:
+    own = {"DATABASE_URL": database_url, "BROKER_URL": broker, "SECRET_KEY": "a secret of some length", **environ}
+    with placed(folder, smtpd, **own) as place:
+        yield place
+
+
+@contextmanager
+def workers(place: Place, *names: str, options: tuple[str, ...] = ()) -> Iterator[list[Worker]]:
+    with ExitStack() as stack:
+        made = [Worker(place, name, *options) for name in names]
+        for worker in made:
+            stack.callback(worker.kill)
+            worker.launch()
+        for worker in made:
+            worker.wait()
+        yield made
+
+
+@PAIRS
+def test_worker_sends_what_a_web_process_takes(tmp_path: Path, database_url: str, broker: str) -> None:
+    with (
+        shared(tmp_path, Smtpd(), database_url, broker, LOG_LEVEL="debug") as place,
+        workers(place, "worker") as (worker,),
+    ):
+        place.server.start()
+        accepted = place.sign_up("ann", "bob")
+        wait_until(lambda: "drain.done" in worker.log)
+        place.check(accepted)
+        assert place.doubles == 0
+        assert (worker.log.count("mail.sent"), place.server.log.count("mail.sent")) == (4, 0)
+        ready = HTTP.get(f"{place.server.url}/readyz").json()
+        assert (ready["ready"], ready["database"], ready["broker"], ready["pending_mails"]) == (True, "ok", "ok", 0)
+        ready = HTTP.get(f"{worker.url}/readyz").json()
+        assert (ready["ready"], ready["smtp"], ready["breaker"]) == (True, "ok", "closed")
+        assert 'doorbell_mail_sends_total{outcome="sent"} 4.0' in HTTP.get(f"{worker.url}/metrics").text
+        assert (worker.end(), place.server.end()) == (0, 0)
+        assert "Traceback" not in worker.log + place.server.log
+
+
+@PAIRS
+def test_killed_worker_loses_nothing(tmp_path: Path, database_url: str, broker: str) -> None:
+    smtpd = Smtpd()
+    smtpd.on("dot", slow(0.05))
+    with (
+        shared(tmp_path, smtpd, database_url, broker) as place,
+        workers(place, "one", "other", options=("--beat",)) as (one, other),
+    ):
+        place.server.start()
+        visitors = Visitors(place.server.url)
+        with visitors.posting(3):
+            wait_until(lambda: len(visitors.accepted) > 30 and "mail.sent" in one.log and "mail.sent" in other.log)
+            assert one.end(signal.SIGKILL) == -signal.SIGKILL
+            killed_at = len(visitors.accepted)
+            wait_until(lambda: len(visitors.accepted) > killed_at + 10)
+        place.end_leases()
+        place.check(visitors.accepted)
+        assert place.doubles <= IN_FLIGHT
+        assert other.end() == 0
+        assert "Traceback" not in other.log + place.server.log
+
+
+@PAIRS
+def test_worker_that_is_told_to_stop_ends_what_it_sends(tmp_path: Path, database_url: str, broker: str) -> None:
+    smtpd, gate = Smtpd(), Gate(accept)
+    smtpd.on("dot", gate)
+    with shared(tmp_path, smtpd, database_url, broker) as place, workers(place, "worker") as (worker,):
+        place.server.start()
+        accepted = place.sign_up("ann")
+        wait_until(lambda: gate.stopped == 2)
+        assert worker.process is not None
+        worker.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: not worker.answers())
+        gate.open()
+        assert worker.process.wait(60) == 0
+        place.check(accepted)
+        assert place.doubles == 0
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_broker_that_is_away_stops_no_signup_and_no_mail(tmp_path: Path, database_url: str) -> None:
+    nobody = f"amqp://127.0.0.1:{free_port()}//"
+    with shared(tmp_path, Smtpd(), database_url, nobody) as place, workers(place, "worker") as (worker,):
+        place.server.start()
+        accepted = place.sign_up("ann")
+        ready = HTTP.get(f"{place.server.url}/readyz").json()
+        assert ready["ready"] and ready["broker"] != "ok"
+        place.check(accepted)  # found by the worker's clock
+        wait_until(lambda: "broker.unavailable" in place.server.log)
+        assert (place.server.end(), worker.end()) == (0, 0)
+
+
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_beat_rings_for_what_nobody_rang_for(tmp_path: Path, database_url: str, broker: str) -> None:
+    with (
+        shared(tmp_path, Smtpd(), database_url, broker, LOG_LEVEL="debug") as place,
+        workers(place, "worker") as (worker,),
+    ):
+        beat = ForkedServer(place.environ, tmp_path / "beat.log")
+        beat.command = ("beat",)
+        beat.launch()
+        try:
+            wait_until(lambda: worker.log.count("drain.done") >= 2)
+            assert beat.end() == 0, beat.log
+        finally:
+            beat.kill()
+
+
+@pytest.mark.parametrize("command", ["worker", "beat"])
+def test_without_a_broker_there_is_nothing_to_do(tmp_path: Path, command: str) -> None:
+    with placed(tmp_path, Smtpd()) as place:
+        place.server.command = (command,)  # type: ignore[attr-defined]
+        process = place.server.launch()
+        assert process.wait(60) == 1
+        assert "DOORBELL_BROKER_URL is not set" in place.server.log
