@@ -6,11 +6,15 @@ from pathlib import Path
 import pytest
 
 from server import runtime
+from server.db import Database
 from server.mail.message import Content, compose
-from server.outbox import store
+from server.outbox import dispatcher, store
 from server.runtime import Runtime, StartupError, Step, opened
 from server.settings import Settings, load
-from tests.conftest import eventually
+from tests import postgresql
+from tests.conftest import eventually, keeping, skip_or_fail
+from tests.outbox.conftest import add
+from tests.smtpd import Smtpd
 
 
 class Diary:
@@ -186,3 +190,21 @@ def test_relay_greets_with_the_name_of_the_server(environ: dict[str, str]) -> No
     relay = runtime.relay(load(environ | more | {"DOORBELL_MAIL_FROM": "a@b.example"}))
     assert (relay.host, relay.tls, relay.username, relay.password) == ("mail.example", "tls", "me", "p@ss")
     assert relay.local_hostname == "www.bikes.example"
+
+
+async def test_mail_that_another_process_adds_leaves_at_once_where_it_can_be_told(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reason := postgresql.missing():
+        skip_or_fail(reason)
+    monkeypatch.setattr(dispatcher, "POLL_SECONDS", 3600.0)
+    with postgresql.lent() as url:
+        async with Smtpd().listening() as smtpd:
+            more = {"DOORBELL_SMTP_URL": f"smtp://127.0.0.1:{smtpd.port}", "DOORBELL_MAIL_FROM": "a@b.example"}
+            made = Runtime(load(keeping(environ, url) | more, env_file=None))
+            other = Database(url)
+            async with opened(made.steps()):
+                await eventually(lambda: made.dispatcher.drain(1))  # it sleeps
+                await add(other, "a@x.example")
+                await eventually(lambda: len(smtpd.mails) == 1)
+            await other.close()

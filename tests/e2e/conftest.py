@@ -137,6 +137,12 @@ def server(environ: dict[str, str], tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
+def keeps(database_url: str) -> dict[str, str]:
+    """What has a server keep its rows in a database of the test's; without the prefix."""
+    return {"DATABASE_URL": database_url, "SECRET_KEY": "a secret of some length"}
+
+
+@pytest.fixture
 def forked(environ: dict[str, str], tmp_path: Path) -> Iterator[Server]:
     """The same, sooner started."""
     server = ForkedServer(environ, tmp_path / "server.log")

@@ -16,12 +16,12 @@ pytestmark = [pytest.mark.e2e, pytest.mark.soak]
 
 
 @pytest.mark.timeout(7200)
-def test_random_kills(tmp_path: Path, soak: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_random_kills(tmp_path: Path, keeps: dict[str, str], soak: bool, capsys: pytest.CaptureFixture[str]) -> None:
     rounds = 60 if soak else 6
     chance = random.Random(rounds)
     smtpd = Smtpd(extensions=["SIZE 1000000", "PIPELINING"])
     smtpd.on("dot", slow(0.02))
-    with placed(tmp_path, smtpd) as place:
+    with placed(tmp_path, smtpd, **keeps) as place:
         visitors = Visitors(place.server.url)
         with visitors.posting(3):
             for number in range(rounds):

@@ -15,8 +15,8 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    with placed(tmp_path, Smtpd(extensions=["SIZE 1000000", "PIPELINING"])) as place:
+def place(tmp_path: Path, keeps: dict[str, str]) -> Iterator[Place]:
+    with placed(tmp_path, Smtpd(extensions=["SIZE 1000000", "PIPELINING"]), **keeps) as place:
         yield place
 
 

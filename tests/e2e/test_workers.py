@@ -51,9 +51,8 @@ class Worker(ForkedServer):
 
 
 @contextmanager
-def shared(folder: Path, smtpd: Smtpd, database_url: str, broker: str, **environ: str) -> Iterator[Place]:
-    own = {"DATABASE_URL": database_url, "BROKER_URL": broker, "SECRET_KEY": "a secret of some length", **environ}
-    with placed(folder, smtpd, **own) as place:
+def shared(folder: Path, smtpd: Smtpd, keeps: dict[str, str], broker: str, **environ: str) -> Iterator[Place]:
+    with placed(folder, smtpd, **keeps, BROKER_URL=broker, **environ) as place:
         yield place
 
 
@@ -70,9 +69,9 @@ def workers(place: Place, *names: str, options: tuple[str, ...] = ()) -> Iterato
 
 
 @PAIRS
-def test_worker_sends_what_a_web_process_takes(tmp_path: Path, database_url: str, broker: str) -> None:
+def test_worker_sends_what_a_web_process_takes(tmp_path: Path, keeps: dict[str, str], broker: str) -> None:
     with (
-        shared(tmp_path, Smtpd(), database_url, broker, LOG_LEVEL="debug") as place,
+        shared(tmp_path, Smtpd(), keeps, broker, LOG_LEVEL="debug") as place,
         workers(place, "worker") as (worker,),
     ):
         place.server.start()
@@ -91,11 +90,11 @@ def test_worker_sends_what_a_web_process_takes(tmp_path: Path, database_url: str
 
 
 @PAIRS
-def test_killed_worker_loses_nothing(tmp_path: Path, database_url: str, broker: str) -> None:
+def test_killed_worker_loses_nothing(tmp_path: Path, keeps: dict[str, str], broker: str) -> None:
     smtpd = Smtpd()
     smtpd.on("dot", slow(0.05))
     with (
-        shared(tmp_path, smtpd, database_url, broker) as place,
+        shared(tmp_path, smtpd, keeps, broker) as place,
         workers(place, "one", "other", options=("--beat",)) as (one, other),
     ):
         place.server.start()
@@ -113,10 +112,10 @@ def test_killed_worker_loses_nothing(tmp_path: Path, database_url: str, broker: 
 
 
 @PAIRS
-def test_worker_that_is_told_to_stop_ends_what_it_sends(tmp_path: Path, database_url: str, broker: str) -> None:
+def test_worker_that_is_told_to_stop_ends_what_it_sends(tmp_path: Path, keeps: dict[str, str], broker: str) -> None:
     smtpd, gate = Smtpd(), Gate(accept)
     smtpd.on("dot", gate)
-    with shared(tmp_path, smtpd, database_url, broker) as place, workers(place, "worker") as (worker,):
+    with shared(tmp_path, smtpd, keeps, broker) as place, workers(place, "worker") as (worker,):
         place.server.start()
         accepted = place.sign_up("ann")
         wait_until(lambda: gate.stopped == 2)
@@ -130,9 +129,9 @@ def test_worker_that_is_told_to_stop_ends_what_it_sends(tmp_path: Path, database
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_broker_that_is_away_stops_no_signup_and_no_mail(tmp_path: Path, database_url: str) -> None:
+def test_broker_that_is_away_stops_no_signup_and_no_mail(tmp_path: Path, keeps: dict[str, str]) -> None:
     nobody = f"amqp://127.0.0.1:{free_port()}//"
-    with shared(tmp_path, Smtpd(), database_url, nobody) as place, workers(place, "worker") as (worker,):
+    with shared(tmp_path, Smtpd(), keeps, nobody) as place, workers(place, "worker") as (worker,):
         place.server.start()
         accepted = place.sign_up("ann")
         ready = HTTP.get(f"{place.server.url}/readyz").json()
@@ -144,9 +143,9 @@ def test_broker_that_is_away_stops_no_signup_and_no_mail(tmp_path: Path, databas
 
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_beat_rings_for_what_nobody_rang_for(tmp_path: Path, database_url: str, broker: str) -> None:
+def test_beat_rings_for_what_nobody_rang_for(tmp_path: Path, keeps: dict[str, str], broker: str) -> None:
     with (
-        shared(tmp_path, Smtpd(), database_url, broker, LOG_LEVEL="debug") as place,
+        shared(tmp_path, Smtpd(), keeps, broker, LOG_LEVEL="debug") as place,
         workers(place, "worker") as (worker,),
     ):
         beat = ForkedServer(place.environ, tmp_path / "beat.log")

@@ -1,0 +1,365 @@
+"""PostgreSQL as an engine: what it undoes or cannot take is tried again, nothing is half done, and processes hear of
+each other."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, insert, select, text
+from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+from server.db import Database, DatabaseUnavailable
+from server.db import postgresql as engine
+from server.db.across import alone, announce
+from server.db.tables import counters
+from tests import postgresql
+from tests.conftest import eventually, skip_or_fail
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    if reason := postgresql.missing():
+        skip_or_fail(reason)
+    with postgresql.lent() as url:
+        yield url
+
+
+@pytest.fixture
+async def database(url: str) -> AsyncIterator[Database]:
+    database = Database(url)
+    yield database
+    await database.close()
+
+
+def put(connection: Connection, key: str, count: int = 0) -> None:
+    connection.execute(insert(counters).values(key=key, count=count, until=0))
+
+
+def counted(connection: Connection) -> dict[str, int]:
+    return {key: count for key, count in connection.execute(select(counters.c.key, counters.c.count))}
+
+
+def step(connection: Connection, key: str) -> None:
+    connection.execute(text("UPDATE counters SET count = count + 1 WHERE key = :key"), {"key": key})
+
+
+def end_all(url: str) -> None:
+    """As a restart of the server does: every connection is cut."""
+    name = url.rpartition("/")[2]
+    postgresql.ask(
+        url,
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()",
+        name,
+    )
+
+
+class Way:
+    """A way to the server that can be closed: its connections are cut, and new ones refused."""
+
+    def __init__(self, url: str) -> None:
+        self._target = url.rpartition("/")[0].rpartition("@")[2].rpartition(":")
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+        self.port = 0
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._pass, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            for writer in self._writers:
+                writer.transport.abort()
+            await self._server.wait_closed()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, _, port = self._target
+        there = await asyncio.open_connection(host, int(port))
+        self._writers |= {writer, there[1]}
+        await asyncio.gather(_copy(reader, there[1]), _copy(there[0], writer))
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        pass
+    finally:
+        writer.close()
+
+
+@pytest.fixture
+async def way(url: str) -> AsyncIterator[Way]:
+    way = Way(url)
+    await way.open()
+    yield way
+    await way.close()
+
+
+@asynccontextmanager
+async def by(way: Way, url: str) -> AsyncIterator[Database]:
+    database = Database(f"postgresql+asyncpg://postgres@127.0.0.1:{way.port}/{url.rpartition('/')[2]}")
+    yield database
+    await database.close()
+
+
+# -- faults ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("postgresql+asyncpg://postgres:hush@127.0.0.1:1/x", "Connect call failed"),
+        ("postgresql+asyncpg://postgres:hush@127.0.0.1:5432/there_is_none", "does not exist"),
+    ],
+)
+async def test_server_that_is_not_there_is_told_without_the_password(
+    url: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reason := postgresql.missing():
+        skip_or_fail(reason)
+    monkeypatch.setattr(engine, "AGAIN_SECONDS", 0.2)
+    database = Database(url)
+    with pytest.raises(DatabaseUnavailable, match=says) as caught:
+        await database.open()
+    assert "hush" not in str(caught.value)
+    await database.close()
+
+
+async def test_connections_that_were_cut_while_they_lay_idle_cost_nothing(database: Database, url: str) -> None:
+    await asyncio.gather(*(database.transact(put, f"before {number}") for number in range(5)))
+    await asyncio.to_thread(end_all, url)
+    await asyncio.gather(*(database.transact(put, f"after {number}") for number in range(5)))
+    assert len(await database.read(counted)) == 10
+
+
+async def test_connection_that_is_cut_in_the_midst_is_tried_again(database: Database, url: str) -> None:
+    cut: list[bool] = []
+
+    def work(connection: Connection) -> None:
+        put(connection, "one")
+        if not cut:
+            cut.append(True)
+            end_all(url)  # blocks the loop, as nothing else may; here it makes sure of the moment
+        put(connection, "two")
+
+    await database.transact(work)
+    assert set(await database.read(counted)) == {"one", "two"}
+
+
+async def test_server_that_is_away_for_a_moment_is_waited_for(way: Way, url: str) -> None:
+    async with by(way, url) as database:
+        await database.transact(put, "before")
+        await way.close()
+        waiting = asyncio.create_task(database.transact(put, "meanwhile"))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        await way.open()
+        await waiting
+        assert set(await database.read(counted)) == {"before", "meanwhile"}
+
+
+async def test_server_that_stays_away_is_unavailable_and_then_is_not(
+    way: Way, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "AGAIN_SECONDS", 0.2)
+    async with by(way, url) as database:
+        await database.check()
+        await way.close()
+        with pytest.raises(DatabaseUnavailable):
+            await database.check()
+        await way.open()
+        await database.check()
+
+
+async def test_deadlock_is_resolved_by_trying_again(database: Database, url: str) -> None:
+    for key in ("a", "b"):
+        await database.transact(put, key)
+    other = Database(url)
+
+    def both(connection: Connection, first: str, second: str) -> None:
+        step(connection, first)
+        connection.execute(text("SELECT pg_sleep(0.2)"))
+        step(connection, second)
+
+    await asyncio.gather(database.transact(both, "a", "b"), other.transact(both, "b", "a"))
+    assert await database.read(counted) == {"a": 2, "b": 2}
+    await other.close()
+
+
+async def test_row_that_another_wrote_meanwhile_is_seen_the_second_time(database: Database) -> None:
+    def add_once(connection: Connection) -> bool:
+        known = "one" in counted(connection)
+        connection.execute(text("SELECT pg_sleep(0.2)"))
+        if not known:
+            put(connection, "one")
+        return known
+
+    assert sorted(await asyncio.gather(*(database.transact(add_once) for _ in range(2)))) == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        ("INSERT INTO counters VALUES ('a', 0, 0), ('a', 0, 0)", IntegrityError),
+        ("INSERT INTO counters VALUES (NULL, 0, 0)", IntegrityError),
+        ("SELECT nothing FROM nowhere", ProgrammingError),
+    ],
+)
+async def test_mistake_of_ours_is_no_fault_of_the_database(
+    database: Database, statement: str, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        await database.transact(lambda connection: connection.execute(text(statement)))
+    assert await database.read(counted) == {}
+
+
+async def test_lock_is_not_waited_for_without_end(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "LOCK_SECONDS", 0.1)
+    holder, other = Database(url), Database(url)
+    go_on = asyncio.Event()
+    await holder.transact(put, "a")
+
+    async def hold() -> None:
+        async with holder._engine._pool.begin() as connection:  # type: ignore[attr-defined]
+            await connection.run_sync(step, "a")
+            await go_on.wait()
+
+    holding = asyncio.create_task(hold())
+    await asyncio.sleep(0.1)
+    with pytest.raises(DatabaseUnavailable, match="lock timeout"):
+        await other.transact(step, "a")
+    go_on.set()
+    await holding
+    for database in (holder, other):
+        await database.close()
+
+
+async def test_who_is_cancelled_leaves_nothing_half_done(database: Database) -> None:
+    def slow(connection: Connection) -> None:
+        put(connection, "one")
+        connection.execute(text("SELECT pg_sleep(0.3)"))
+        put(connection, "two")
+
+    task = asyncio.create_task(database.transact(slow))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await eventually(lambda: whole(database))
+    await database.transact(put, "three")
+
+
+async def whole(database: Database) -> bool:
+    found = await database.read(counted)
+    assert len(found) in (0, 2)
+    return len(found) == 2
+
+
+async def test_close_waits_for_what_is_under_way(url: str) -> None:
+    database = Database(url)
+
+    def slow(connection: Connection) -> None:
+        connection.execute(text("SELECT pg_sleep(0.2)"))
+        put(connection, "one")
+
+    task = asyncio.create_task(database.transact(slow))
+    await asyncio.sleep(0.05)
+    await database.close()
+    await task
+    assert await asyncio.to_thread(postgresql.ask, url, "SELECT key FROM counters") == [("one",)]
+
+
+async def test_read_cannot_write(database: Database) -> None:
+    with pytest.raises((DatabaseUnavailable, ProgrammingError), match="read-only"):
+        await database.read(put, "one")
+
+
+# -- across processes --------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_done_alone_is_done_one_after_the_other(database: Database, url: str) -> None:
+    other = Database(url)
+    inside: list[int] = []
+
+    def count(connection: Connection) -> None:
+        alone(connection, "counting")
+        seen = counted(connection).get("n", 0)
+        connection.execute(text("SELECT pg_sleep(0.01)"))
+        connection.execute(text("DELETE FROM counters"))
+        put(connection, "n", seen + 1)
+        inside.append(seen)
+
+    await asyncio.gather(*(one.transact(count) for _ in range(10) for one in (database, other)))
+    assert inside == list(range(20))
+    await other.close()
+
+
+async def test_who_listens_hears_once_it_is_committed(database: Database, url: str) -> None:
+    heard: list[Any] = []
+    other = Database(url)
+    stop = await other.listen(lambda: heard.append(len(heard)))
+    await eventually(lambda: heard == [0])  # for what was said before
+
+    def fail(connection: Connection) -> None:
+        announce(connection)
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await database.transact(fail)
+    assert len(heard) == 1
+    await database.transact(announce)
+    await eventually(lambda: len(heard) == 2)
+    await stop()
+    await database.transact(announce)
+    await database.read(counted)
+    assert len(heard) == 2
+    await other.close()
+
+
+async def test_who_was_cut_off_listens_again_and_looks(way: Way, url: str, database: Database) -> None:
+    heard: list[int] = []
+    async with by(way, url) as other:
+        stop = await other.listen(lambda: heard.append(1))
+        await eventually(lambda: len(heard) == 1)
+        await way.close()
+        await database.transact(announce)
+        await way.open()
+        await eventually(lambda: len(heard) == 2)
+        await database.transact(announce)
+        await eventually(lambda: len(heard) == 3)
+        await stop()
+
+
+def test_several_processes_migrate_a_new_database_at_once() -> None:
+    if reason := postgresql.missing():
+        skip_or_fail(reason)
+    program = (
+        "import asyncio, sys\n"
+        "from server.db import Database\n"
+        "async def main():\n"
+        "    database = Database(sys.argv[1])\n"
+        "    await database.open()\n"
+        "    await database.close()\n"
+        "sys.stdin.readline()\n"
+        "asyncio.run(main())\n"
+    )
+    with postgresql.bare() as url:
+        command = [sys.executable, "-c", program, url]
+        started = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)
+        ]
+        for process in started:
+            assert process.stdin
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        errors = [process.communicate(timeout=60)[1] for process in started]
+        assert [process.returncode for process in started] == [0] * 3, errors
+        assert len(postgresql.ask(url, "SELECT version_num FROM alembic_version")) == 1
