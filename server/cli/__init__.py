@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from server.cli import check, export, mail, migrate, outbox, people, preview, serve, signups, worker
+from server.cli import check, export, mail, migrate, move, outbox, people, preview, serve, signups, worker
 
 app = typer.Typer(
     name="doorbell",
@@ -18,6 +18,7 @@ app.command("worker")(worker.worker)
 app.command("beat")(worker.beat)
 app.command("check")(check.check)
 app.command("migrate")(migrate.migrate)
+app.command("move")(move.move)
 app.add_typer(mail.app, name="mail")
 mail.app.command("preview")(preview.preview)
 mail.app.command("list")(outbox.list_mails)
