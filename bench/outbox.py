@@ -7,10 +7,10 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, text
 
 from bench import letter
 from server import signup
@@ -38,14 +38,19 @@ def mail(number: int) -> Message:
 
 
 @asynccontextmanager
-async def database(file: Path) -> AsyncIterator[Database]:
-    """The database in `file`, made where it is missing."""
-    opened = Database(f"sqlite:///{file}")
-    await opened.open()
+async def opened(url: str) -> AsyncIterator[Database]:
+    """The database there, made where it is missing."""
+    made = Database(url)
+    await made.open()
     try:
-        yield opened
+        yield made
     finally:
-        await opened.close()
+        await made.close()
+
+
+def database(file: Path) -> AbstractAsyncContextManager[Database]:
+    """The database in `file`, made where it is missing."""
+    return opened(f"sqlite:///{file}")
 
 
 def _addressed(number: int) -> store.Addressed:
@@ -58,6 +63,16 @@ async def fill(file: Path, count: int) -> None:
         for begin in range(0, count, _BATCH):
             mails = [_addressed(number) for number in range(begin, min(begin + _BATCH, count))]
             await opened.transact(store.add, mails)
+
+
+async def add(database: Database, count: int) -> None:
+    """Writes `count` mails at once: all are due at the same moment."""
+    await database.transact(store.add, [_addressed(number) for number in range(count)])
+
+
+def waiting(connection: Connection) -> bool:
+    """Whether a mail is not yet sent, and not given up."""
+    return bool(connection.execute(text(_WAITS)).scalar())
 
 
 def add_others(file: Path, count: int) -> None:
