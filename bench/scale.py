@@ -160,7 +160,7 @@ class Bench:
         for case, samples in self.samples.items():
             rate = median(one.rate for one in samples)
             linear = rate / (case.workers * median(first.rate for first in one))
-            stored = f"{1000 * median(sample.database_cpu for sample in samples):.2f}"
+            f"{1000 * median(sample.database_cpu for sample in samples):.2f}"
             figures = (
                 f"{rate:.0f}",
                 f"{linear:.2f}" if case.database == "PostgreSQL" else "",
