@@ -18,6 +18,7 @@ from server.db.across import alone, announce
 from server.db.tables import counters
 from tests import postgresql
 from tests.conftest import eventually, skip_or_fail
+from tests.way import Way
 
 
 @pytest.fixture
@@ -57,44 +58,6 @@ def end_all(url: str) -> None:
     )
 
 
-class Way:
-    """A way to the server that can be closed: its connections are cut, and new ones refused."""
-
-    def __init__(self, url: str) -> None:
-        self._target = url.rpartition("/")[0].rpartition("@")[2].rpartition(":")
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._server: asyncio.Server | None = None
-        self.port = 0
-
-    async def open(self) -> None:
-        self._server = await asyncio.start_server(self._pass, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            for writer in self._writers:
-                writer.transport.abort()
-            await self._server.wait_closed()
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        host, _, port = self._target
-        there = await asyncio.open_connection(host, int(port))
-        self._writers |= {writer, there[1]}
-        await asyncio.gather(_copy(reader, there[1]), _copy(there[0], writer))
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    except OSError:
-        pass
-    finally:
-        writer.close()
-
-
 @pytest.fixture
 async def way(url: str) -> AsyncIterator[Way]:
     way = Way(url)
@@ -104,8 +67,8 @@ async def way(url: str) -> AsyncIterator[Way]:
 
 
 @asynccontextmanager
-async def by(way: Way, url: str) -> AsyncIterator[Database]:
-    database = Database(f"postgresql+asyncpg://postgres@127.0.0.1:{way.port}/{url.rpartition('/')[2]}")
+async def by(way: Way) -> AsyncIterator[Database]:
+    database = Database(way.url)
     yield database
     await database.close()
 
@@ -154,8 +117,8 @@ async def test_connection_that_is_cut_in_the_midst_is_tried_again(database: Data
     assert set(await database.read(counted)) == {"one", "two"}
 
 
-async def test_server_that_is_away_for_a_moment_is_waited_for(way: Way, url: str) -> None:
-    async with by(way, url) as database:
+async def test_server_that_is_away_for_a_moment_is_waited_for(way: Way) -> None:
+    async with by(way) as database:
         await database.transact(put, "before")
         await way.close()
         waiting = asyncio.create_task(database.transact(put, "meanwhile"))
@@ -166,11 +129,9 @@ async def test_server_that_is_away_for_a_moment_is_waited_for(way: Way, url: str
         assert set(await database.read(counted)) == {"before", "meanwhile"}
 
 
-async def test_server_that_stays_away_is_unavailable_and_then_is_not(
-    way: Way, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_server_that_stays_away_is_unavailable_and_then_is_not(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "AGAIN_SECONDS", 0.2)
-    async with by(way, url) as database:
+    async with by(way) as database:
         await database.check()
         await way.close()
         with pytest.raises(DatabaseUnavailable):
@@ -324,9 +285,9 @@ async def test_who_listens_hears_once_it_is_committed(database: Database, url: s
     await other.close()
 
 
-async def test_who_was_cut_off_listens_again_and_looks(way: Way, url: str, database: Database) -> None:
+async def test_who_was_cut_off_listens_again_and_looks(way: Way, database: Database) -> None:
     heard: list[int] = []
-    async with by(way, url) as other:
+    async with by(way) as other:
         stop = await other.listen(lambda: heard.append(1))
         await eventually(lambda: len(heard) == 1)
         await way.close()

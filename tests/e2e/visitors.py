@@ -15,10 +15,11 @@ class Visitors:
     url: str
     name: str = "visitor"
     accepted: list[str] = field(default_factory=list)
+    refused: list[int] = field(default_factory=list)  # with which status
     ended: threading.Event = field(default_factory=threading.Event)
 
     def run(self, name: str) -> None:
-        with httpx.Client() as client:
+        with httpx.Client(timeout=30) as client:
             number = 0
             while not self.ended.is_set():
                 number += 1
@@ -34,6 +35,8 @@ class Visitors:
                     continue
                 if answer.status_code in (202, 303):
                     self.accepted.append(email)
+                else:
+                    self.refused.append(answer.status_code)
                 self.ended.wait(0.005)
 
     @contextmanager
