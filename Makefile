@@ -58,18 +58,12 @@ run: install
 check: install
 	@$(BIN)/python -m server check
 
-# Files side by side, in their order: by number of tests the slow ones would come last. More than there are cores, for
-# many wait. Lighthouse measures, so it runs alone. ARGS="-n0 tests/web" runs some, one by one. The short form of the
-# audit is part of it where npm is, and is skipped elsewhere.
-SIDE_BY_SIDE := --numprocesses=4 --dist=loadfile --no-loadscope-reorder
-MEASURES := tests/audit/test_lighthouse.py
+# A worker that has nothing left takes over half of what another has. More than there are cores, for many tests wait.
+# ARGS="-n0 tests/web" runs some, one by one. The short form of the audit is part of it where npm is, and is skipped
+# elsewhere.
+SIDE_BY_SIDE := --numprocesses=6 --dist=worksteal
 test: install-dev $(if $(shell command -v npm),install-audit)
-ifdef ARGS
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
-else
-	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore=$(MEASURES)
-	@$(BIN)/python -m pytest $(MEASURES)
-endif
 
 # The long form of what is tested by chance: about half an hour.
 soak: install-dev

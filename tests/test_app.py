@@ -25,7 +25,7 @@ from server.runtime import StartupError
 from server.settings import Settings, load
 from server.web.middleware import BodyLimit, RequestId, SecurityHeaders, Timing, Unexpected
 from server.web.origin import Cors
-from tests.conftest import SITE_TOML, add_site, eventually, exchange, listening, rows, running
+from tests.conftest import SITE_TOML, add_site, eventually, exchange, listening, plain_logs, rows, running
 
 GOOD = {"site": "bikes", "email": "a@example.com", "colour": "Red"}
 EVERYWHERE = {
@@ -359,7 +359,7 @@ def logging_json() -> Iterator[StringIO]:
         finally:
             root.handlers[:] = handlers
             root.setLevel(level)
-            structlog.reset_defaults()
+            plain_logs()
 
 
 def lines(said: StringIO) -> list[dict[str, Any]]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 from server import log
+from tests.conftest import plain_logs
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def _logging_as_it_was() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
-    structlog.reset_defaults()
+    plain_logs()
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:

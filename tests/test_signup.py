@@ -286,7 +286,7 @@ MARKERS = {
     "f_text": "MARKtext https://spam.example",
     "f_textarea": "MARKarea, MARKarea2",
     "f_email": "MARKemail@example.com",
-    "f_tel": "+1 555 0100999",
+    "f_tel": "+1-555-0100999",
     "f_number": "424242",
     "f_date": "2031-12-25",
     "f_checkbox": "on",

@@ -1,4 +1,7 @@
-"""The promise, on the real process: a signup that got a 2xx is mailed, whatever happens to the process."""
+"""The promise, on the real process: a signup that got a 2xx is mailed, whatever happens to the process.
+
+What is about a start, or about what only a process that began from nothing can have wrong, takes `server`.
+"""
 
 import shutil
 import signal
@@ -13,7 +16,7 @@ import httpx
 import pytest
 
 from tests.conftest import add_site
-from tests.e2e.conftest import HTTP, Server, free_port, wait_until
+from tests.e2e.conftest import HTTP, ForkedServer, Server, free_port, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -74,34 +77,34 @@ def test_each_kind_of_body_reaches_the_mailbox(server: Server) -> None:
     assert "Bike Shed" in HTTP.get(f"{server.url}/_mailbox/").text
 
 
-def test_killed_right_after_the_202(server: Server) -> None:
-    server.start()
-    assert server.sign_up("visitor@example.com").status_code == 202
-    server.end(signal.SIGKILL)
-    server.start()
-    wait_until(delivered(server, ["visitor@example.com"]))
+def test_killed_right_after_the_202(forked: Server) -> None:
+    forked.start()
+    assert forked.sign_up("visitor@example.com").status_code == 202
+    forked.end(signal.SIGKILL)
+    forked.start()
+    wait_until(delivered(forked, ["visitor@example.com"]))
 
 
-def test_stopped_by_sigterm_under_load(server: Server) -> None:
-    server.start()
-    accepted = under_load(server, "first", signal.SIGTERM, after=20)
-    server.start()
-    wait_until(delivered(server, accepted))
-    mails = Counter(str(mail["Message-ID"]) for mail in server.mails())
+def test_stopped_by_sigterm_under_load(forked: Server) -> None:
+    forked.start()
+    accepted = under_load(forked, "first", signal.SIGTERM, after=20)
+    forked.start()
+    wait_until(delivered(forked, accepted))
+    mails = Counter(str(mail["Message-ID"]) for mail in forked.mails())
     assert max(mails.values()) == 1  # in order, so nothing is sent twice
-    assert "Traceback" not in server.log
+    assert "Traceback" not in forked.log
 
 
-def test_starts_and_keeps_mail_while_the_relay_is_down(environ: dict[str, str], server: Server, tmp_path: Path) -> None:
-    dead = Server({**environ, "DOORBELL_SMTP_URL": f"smtp://127.0.0.1:{free_port()}"}, tmp_path / "dead.log")
+def test_starts_and_keeps_mail_while_the_relay_is_down(environ: dict[str, str], forked: Server, tmp_path: Path) -> None:
+    dead = ForkedServer({**environ, "DOORBELL_SMTP_URL": f"smtp://127.0.0.1:{free_port()}"}, tmp_path / "dead.log")
     dead.start()
     assert dead.sign_up("visitor@example.com").status_code == 202
     ready = HTTP.get(f"{dead.url}/readyz").json()
     assert (ready["ready"], ready["smtp"], ready["pending_mails"]) == (True, "unavailable", 2)
     assert "smtp.unavailable" in dead.log
     assert dead.end() == 0
-    server.start()  # the same data, a relay that works
-    wait_until(delivered(server, ["visitor@example.com"]))
+    forked.start()  # the same data, a relay that works
+    wait_until(delivered(forked, ["visitor@example.com"]))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +118,7 @@ def test_starts_and_keeps_mail_while_the_relay_is_down(environ: dict[str, str], 
 def test_refuses_to_start_with_a_wrong_setting(
     environ: dict[str, str], tmp_path: Path, variable: str, value: str, says: str
 ) -> None:
-    wrong = Server(environ, tmp_path / "wrong.log")
+    wrong = ForkedServer(environ, tmp_path / "wrong.log")
     wrong._environ[variable] = value
     assert wrong.launch().wait(timeout=30) == 1
     assert says in wrong.log
@@ -129,23 +132,23 @@ def test_refuses_to_start_with_a_broken_site(server: Server, sites: Path) -> Non
     assert "Traceback" not in server.log
 
 
-def test_refuses_to_start_on_a_port_that_is_taken(server: Server, environ: dict[str, str], tmp_path: Path) -> None:
-    server.start()
+def test_refuses_to_start_on_a_port_that_is_taken(forked: Server, environ: dict[str, str], tmp_path: Path) -> None:
+    forked.start()
     second = Server(environ, tmp_path / "second.log")
-    second._environ["DOORBELL_PORT"] = str(server.port)
+    second._environ["DOORBELL_PORT"] = str(forked.port)
     assert second.launch().wait(timeout=30) == 1
     assert "address already in use" in second.log
     assert "Traceback" not in second.log
 
 
-def test_a_third_site_is_a_folder(server: Server, sites: Path) -> None:
+def test_a_third_site_is_a_folder(forked: Server, sites: Path) -> None:
     add_site(sites, "third", 'title = "The Third"\n')
-    server.start()
-    assert HTTP.get(f"{server.url}/third/").status_code == 200
-    assert "The Third" in HTTP.get(server.url).text
+    forked.start()
+    assert HTTP.get(f"{forked.url}/third/").status_code == 200
+    assert "The Third" in HTTP.get(forked.url).text
     form = {"site": "third", "email": "visitor@example.com"}
-    assert HTTP.post(f"{server.url}/signup", json=form).status_code == 202
-    wait_until(lambda: recipients(server) == Counter({"visitor@example.com": 1}))
+    assert HTTP.post(f"{forked.url}/signup", json=form).status_code == 202
+    wait_until(lambda: recipients(forked) == Counter({"visitor@example.com": 1}))
 
 
 @pytest.mark.soak
@@ -176,12 +179,12 @@ def test_data_is_for_its_owner_only(server: Server) -> None:
     assert server.data.stat().st_mode & 0o077 == 0
 
 
-def test_request_that_never_ends_does_not_hold_up_the_stop(server: Server) -> None:
-    server.start()
-    with socket.create_connection(("127.0.0.1", server.port)) as slow:
+def test_request_that_never_ends_does_not_hold_up_the_stop(forked: Server) -> None:
+    forked.start()
+    with socket.create_connection(("127.0.0.1", forked.port)) as slow:
         slow.sendall(b"POST /signup HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
         slow.sendall(b"Content-Length: 100\r\n\r\n{")
-        wait_until(lambda: HTTP.get(f"{server.url}/healthz").status_code == 200)
-        assert server.end() == 0
+        wait_until(lambda: HTTP.get(f"{forked.url}/healthz").status_code == 200)
+        assert forked.end() == 0
         assert slow.recv(100).startswith(b"HTTP/1.1 503 ")
-    assert "Traceback" not in server.log
+    assert "Traceback" not in forked.log

@@ -1,7 +1,9 @@
 """Mail that workers send: web processes ring by a broker, on both databases and both brokers."""
 
+import fcntl
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,7 +19,7 @@ from tests.smtpd import Smtpd, accept
 
 pytestmark = pytest.mark.e2e
 
-# A database of Redis that nobody else has; the queue of RabbitMQ is one for all, so these tests stay in one file.
+# One queue for all: tests that use a broker take turns at it.
 BROKERS = {
     "rabbitmq": os.environ.get("DOORBELL_TEST_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672//"),
     "redis": os.environ.get("DOORBELL_TEST_REDIS", "redis://127.0.0.1:6379/15"),
@@ -29,17 +31,18 @@ PAIRS = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def broker(request: pytest.FixtureRequest) -> str:
+def broker(request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of a broker that holds nothing for us."""
     url = BROKERS[request.param]
-    try:
-        with Connection(url, connect_timeout=5) as connection:  # type: ignore[no-untyped-call]
-            connection.ensure_connection(max_retries=1)
-            channel = connection.default_channel
-            channel.queue_delete("doorbell")
-    except OSError as error:
-        skip_or_fail(f"no broker at {url}: {error}")
-    return url
+    with (Path(tempfile.gettempdir()) / f"doorbell-{request.param}.lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        try:
+            with Connection(url, connect_timeout=5) as connection:  # type: ignore[no-untyped-call]
+                connection.ensure_connection(max_retries=1)
+                connection.default_channel.queue_delete("doorbell")
+        except OSError as error:
+            skip_or_fail(f"no broker at {url}: {error}")
+        yield url
 
 
 class Worker(ForkedServer):
