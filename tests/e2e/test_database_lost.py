@@ -1,4 +1,4 @@
-"""PostgreSQL goes and comes back under load: what was accepted is delivered, and visitors hear nothing worse than 503."""
+"""PostgreSQL goes and comes back under load: all that was accepted is delivered, and visitors hear of 503 at worst."""
 
 import asyncio
 import threading

@@ -17,7 +17,8 @@ from tests.e2e.relay import IN_FLIGHT, Gate, Place, placed, slow
 from tests.e2e.visitors import Visitors
 from tests.smtpd import Smtpd, accept
 
-pytestmark = pytest.mark.e2e
+# They wait for their turn too.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 # One queue for all: tests that use a broker take turns at it.
 BROKERS = {
