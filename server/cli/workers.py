@@ -12,7 +12,6 @@ import socket
 import sys
 import threading
 import time
-from contextlib import closing
 from multiprocessing import resource_tracker
 
 import uvicorn
@@ -151,7 +150,17 @@ def run(settings: Settings) -> bool:
         log_config=None,
         timeout_worker_healthcheck=HANGING_SECONDS,
     )
-    with metrics.sharing(), closing(config.bind_socket()) as listening:
-        workers = Workers(config, settings, [listening])
+    with metrics.sharing(), socket.socket(_family(settings.host)) as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((settings.host, settings.port))
+        except OSError as error:
+            _log.error("start.failed", step="port", reason=f"{settings.host}:{settings.port}: {error.strerror}")
+            return False
+        workers = Workers(config, settings, [bound])
         workers.run()
     return not workers.failed
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
