@@ -1,8 +1,8 @@
 """Several processes that serve the same: uvicorn's supervisor, with a server of ours in each worker.
 
-The parent binds the port, starts workers, replaces those that die, and hands signals on. It serves nothing, and opens
-no database. What a worker must know goes to it through a pipe, never by its command line. Not for Windows, which has
-neither SIGHUP nor a mask for signals.
+The parent starts workers, each with a socket of its own on the same port, replaces those that die, and hands signals
+on. It serves nothing, and opens no database. What a worker must know goes to it through a pipe, never by its command
+line. Not for Windows, which has neither SIGHUP nor sockets that share a port.
 """
 
 import multiprocessing
@@ -36,8 +36,10 @@ if sys.platform != "win32":
 class _Worker(Process):
     """One process that serves, and its parent's end of the pipe to it."""
 
-    def __init__(self, config: uvicorn.Config, settings: Settings, sockets: list[socket.socket]) -> None:
-        super().__init__(config, sockets)
+    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+        # One that all accept from would give a burst of connections to whoever wakes first.
+        self._socket = _bound(settings, shared=True)
+        super().__init__(config, [self._socket])
         self.begun_at = time.monotonic()
         self.buried = False
         self._settings = settings
@@ -49,6 +51,10 @@ class _Worker(Process):
             super().start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            # The worker has its own. So nobody is left waiting at the socket of one that is dead, and who waits for its
+            # answer is told of its end.
+            for ours in (self._socket, self.child_conn):
+                ours.close()
 
     def target(self, sockets: list[socket.socket] | None = None) -> None:
         """What the process does."""
@@ -74,8 +80,8 @@ class Workers(Multiprocess):
 
     processes: list[_Worker]  # type: ignore[assignment]
 
-    def __init__(self, config: uvicorn.Config, settings: Settings, sockets: list[socket.socket]) -> None:
-        super().__init__(config, sockets)
+    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+        super().__init__(config, [])
         for number in SIGNALS.keys() - _HEARD:
             signal.signal(number, signal.SIG_DFL)
         self.failed = False
@@ -97,7 +103,7 @@ class Workers(Multiprocess):
         listener.greet(self._settings, found.values())
 
     def _started(self) -> _Worker:
-        worker = _Worker(self.config, self._settings, self.sockets)
+        worker = _Worker(self.config, self._settings)
         worker.start()
         return worker
 
@@ -115,8 +121,8 @@ class Workers(Multiprocess):
     def keep_subprocess_alive(self) -> None:
         """Puts a new worker in the place of each that died."""
         for place, worker in enumerate(self.processes):
-            if self.signal_queue:
-                return  # perhaps they died of the same signal
+            if self.should_exit.is_set() or self.signal_queue:
+                return  # perhaps they die of the same signal
             if not worker.buried and not worker.is_alive(self.config.timeout_worker_healthcheck):
                 self._bury(worker)
             if worker.buried and time.monotonic() - worker.begun_at > PAUSE_SECONDS:
@@ -150,17 +156,26 @@ def run(settings: Settings) -> bool:
         log_config=None,
         timeout_worker_healthcheck=HANGING_SECONDS,
     )
-    with metrics.sharing(), socket.socket(_family(settings.host)) as bound:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            bound.bind((settings.host, settings.port))
-        except OSError as error:
-            _log.error("start.failed", step="port", reason=f"{settings.host}:{settings.port}: {error.strerror}")
-            return False
-        workers = Workers(config, settings, [bound])
+    try:
+        _bound(settings, shared=False).close()  # else another's sockets could share the port with ours
+    except OSError as error:
+        _log.error("start.failed", step="port", reason=f"{settings.host}:{settings.port}: {error.strerror}")
+        return False
+    with metrics.sharing():
+        workers = Workers(config, settings)
         workers.run()
     return not workers.failed
 
 
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
+def _bound(settings: Settings, *, shared: bool) -> socket.socket:
+    """A socket on our port that does not listen yet."""
+    made = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        made.bind((settings.host, settings.port))
+    except BaseException:
+        made.close()
+        raise
+    return made

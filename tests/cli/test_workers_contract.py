@@ -107,6 +107,14 @@ def test_a_process_that_is_not_started(config: uvicorn.Config) -> None:
         process.child_conn.close()
 
 
+def test_the_parents_end_of_the_pings_is_all_it_needs() -> None:
+    """The other is closed once the worker has it: then the parent hears at once when a worker is gone."""
+    used = {name for name, method in inspect.getmembers(Process, inspect.isfunction) if "child_conn" in source(method)}
+    assert used == {"__init__", "pong", "terminate", "kill"}
+    assert all("child_conn.close()" in source(getattr(Process, name)) for name in ("terminate", "kill"))
+    assert "EOFError" in source(Process._healthcheck)
+
+
 def test_processes_are_spawned() -> None:
     """One that is forked would have counted in the parent's memory, and its threads' locks."""
     assert "get_subprocess(config, self.target, sockets)" in source(Process.__init__)
@@ -114,6 +122,6 @@ def test_processes_are_spawned() -> None:
 
 
 def test_only_our_signals_are_taken(config: uvicorn.Config) -> None:
-    workers.Workers(config, load({}, env_file=None), [])
+    workers.Workers(config, load({}, env_file=None))
     ours = {number for number in SIGNALS if callable(signal.getsignal(number))}
     assert ours == {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
