@@ -62,10 +62,10 @@ async def test_what_shares_a_transaction_is_counted(database: Database) -> None:
         return value(f"doorbell_database_commit_writes_{what}") or 0
 
     writes, commits = counted("sum"), counted("count")
-    timed = value("doorbell_database_transaction_duration_seconds_count", kind="writer") or 0
+    timed = value("doorbell_database_transaction_duration_seconds_count", kind="write") or 0
     await asyncio.gather(*(database.join(add, f"{number}@example.com") for number in range(5)))
     assert (counted("sum"), counted("count")) == (writes + 5, commits + 1)
-    assert value("doorbell_database_transaction_duration_seconds_count", kind="writer") == timed + 1
+    assert value("doorbell_database_transaction_duration_seconds_count", kind="write") == timed + 1
 
 
 async def test_one_alone_begins_at_once(database: Database) -> None:

@@ -27,7 +27,7 @@ def exposed() -> dict[str, Metric]:
     metrics.known("bikes")
     metrics.answered("signup", 202, 0.01)
     metrics.job_ended("purge", well=True)
-    metrics.transactions("writer").observe(0.001)
+    metrics.transactions("write").observe(0.001)
     pool = dict.fromkeys(("leased", "idle", "size", "waiting", "connects", "connect_failures"), 1)
     metrics.publish(Relay(pool, fault=("connect", "421")))
     return {name: one for name, one in scrape(Reading({}, None)).items() if not name.endswith("_created")}
