@@ -15,6 +15,7 @@ import time
 from multiprocessing import resource_tracker
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import SIGNALS, Multiprocess, Process
 
 from server import log, metrics, site
@@ -111,12 +112,19 @@ class Workers(Multiprocess):
         """Waits until they do. False where one cannot, or they are told to stop."""
         while not all(worker.is_ready(timeout=0.5) for worker in self.processes):
             self.handle_signals()
-            self.failed = not (self.should_exit.is_set() or all(worker.process.is_alive() for worker in self.processes))
-            if self.failed:
-                self.should_exit.set()
+            if not self.should_exit.is_set():
+                self._look_for_failures()
             if self.should_exit.wait(0.1):
                 return False
         return True
+
+    def _look_for_failures(self) -> None:
+        for worker in self.processes:
+            if not worker.process.is_alive():
+                self.failed = True
+                self.should_exit.set()
+                if worker.exitcode != STARTUP_FAILURE:  # then it has said why
+                    _log.error("worker.died", pid=worker.pid, status=worker.exitcode)
 
     def keep_subprocess_alive(self) -> None:
         """Puts a new worker in the place of each that died."""

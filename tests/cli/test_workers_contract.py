@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import uvicorn
 from uvicorn._subprocess import get_subprocess
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import SIGNALS, Multiprocess, Process
 
 from server.cli import workers
@@ -113,6 +114,11 @@ def test_the_parents_end_of_the_pings_is_all_it_needs() -> None:
     assert used == {"__init__", "pong", "terminate", "kill"}
     assert all("child_conn.close()" in source(getattr(Process, name)) for name in ("terminate", "kill"))
     assert "EOFError" in source(Process._healthcheck)
+
+
+def test_a_server_that_cannot_start_ends_with_a_status_of_its_own() -> None:
+    assert STARTUP_FAILURE == 3
+    assert "sys.exit(STARTUP_FAILURE)" in source(uvicorn.Server.startup)
 
 
 def test_processes_are_spawned() -> None:
