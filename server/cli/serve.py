@@ -41,6 +41,6 @@ def _several(settings: Settings, reload: bool) -> bool:
         raise environment.fail(f"--reload is for one process, and {count}. Say --workers 1 with it.", [])
     if sys.platform == "win32":
         raise environment.fail(f"Windows serves with one process, and {count}.", [])
-    from server.cli import workers  # what it needs is not there on Windows
+    from server.cli import processes  # what it needs is not there on Windows
 
-    return workers.run(settings)
+    return processes.run(settings)

@@ -68,7 +68,7 @@ _fault = gauge(
     ["stage", "code"],
     multiprocess_mode="livemax",
 )
-_workers = gauge("doorbell_workers", "Processes that serve.", multiprocess_mode="livesum")
+_processes = gauge("doorbell_processes", "Processes that serve.", multiprocess_mode="livesum")
 # By the names that Prometheus gives them everywhere; of all processes, or of the one that has most.
 _PROCESS: dict[str, _Settable] = {
     "process_resident_memory_bytes": gauge(
@@ -106,7 +106,7 @@ def publish(relay: Relay) -> None:
         _faults.add(relay.fault)
     for stage, code in _faults:
         _fault.labels(stage, code).set((stage, code) == relay.fault)
-    _workers.set(1)
+    _processes.set(1)
     for family in _process.collect():
         if family.name in _PROCESS:
             _PROCESS[family.name].set(family.samples[0].value)

@@ -29,7 +29,7 @@ T = TypeVar("T")
 class Pair(Server):
     """`serve --workers 2`."""
 
-    options: tuple[str, ...] = ("--workers", "2")
+    command: tuple[str, ...] = ("serve", "--workers", "2")
 
     def start(self) -> None:
         """Waits until both listen."""
@@ -46,7 +46,7 @@ class Pair(Server):
         """Their process ids, the oldest first."""
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(pid) for pid in children if "spawn_main" in command(int(pid))]
+        return [int(pid) for pid in children if "spawn_main" in line(int(pid))]
 
     @contextmanager
     def at(self, which: int) -> Iterator[httpx.Client]:
@@ -96,7 +96,7 @@ class Pair(Server):
             connection.close()
 
 
-def command(pid: int) -> str:
+def line(pid: int) -> str:
     """The command line of a process; empty where there is none."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
@@ -105,7 +105,7 @@ def command(pid: int) -> str:
 
 
 def gone(pid: int) -> bool:
-    return not command(pid)  # nor is there one of a process that has ended and waits for its parent
+    return not line(pid)  # nor is there one of a process that has ended and waits for its parent
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_a_new_folder_is_made_once_and_greeted_once(shared: Pair) -> None:
 )
 def test_what_is_wrong_is_said_once(pair: Pair, variable: str, value: str, says: str) -> None:
     pair._environ[variable] = value
-    pair.options = () if variable == "DOORBELL_WORKERS" else pair.options
+    pair.command = ("serve",) if variable == "DOORBELL_WORKERS" else pair.command
     assert pair.launch().wait(timeout=60) == 1
     assert len([line for line in pair.log.splitlines() if says in line]) == 1
     assert "Traceback" not in pair.log
@@ -174,12 +174,12 @@ def test_a_worker_that_is_killed_while_it_starts_ends_the_command(pair: Pair) ->
     wait_until(lambda: bool(pair.workers))
     os.kill(pair.workers[0], signal.SIGKILL)
     assert process.wait(timeout=60) == 1
-    assert len([line for line in pair.log.splitlines() if "worker.died" in line and "status=-9" in line]) == 1
+    assert len([line for line in pair.log.splitlines() if "process.died" in line and "status=-9" in line]) == 1
     assert "Traceback" not in pair.log
 
 
 def test_reload_is_refused(pair: Pair) -> None:
-    pair.options = ("--workers", "2", "--reload")
+    pair.command = ("serve", "--workers", "2", "--reload")
     assert pair.launch().wait(timeout=60) == 1
     assert "--reload is for one process" in pair.log
     assert "Traceback" not in pair.log
@@ -235,7 +235,7 @@ def test_metrics_and_readiness_are_those_of_both(shared: Pair) -> None:
     wait_until(lambda: min(told[files] for told in shared.by_each(shared.metrics)) >= 2)  # published each second
     (posted,) = shared.query("SELECT count(*) FROM signups WHERE site = 'bikes'")[0]
     for told in shared.by_each(shared.metrics):
-        assert told["doorbell_workers"] == 2
+        assert told["doorbell_processes"] == 2
         assert told[name] == 2
         assert told["doorbell_smtp_pool_connections_max"] == 8
         assert told['doorbell_signups_total{site="bikes"}'] >= posted
@@ -247,7 +247,7 @@ def test_relay_that_cannot_be_reached_is_told_by_both_and_secrets_by_none(pair: 
     pair._environ["DOORBELL_SECRET_KEY"] = "a-secret-that-is-long"
     pair._environ["DOORBELL_SMTP_URL"] = f"smtp://me:pass-word@127.0.0.1:{free_port()}"
     pair.start()
-    said = pair.log + "".join(map(command, pair.workers))
+    said = pair.log + "".join(map(line, pair.workers))
     assert "spawn_main" in said
     assert "a-secret-that" not in said and "pass-word" not in said
 
@@ -309,7 +309,7 @@ def test_all_stop_when_told_so_under_load(pair: Pair, forked: Server, number: in
         assert pair.end(number) == 0
     wait_until(lambda: all(map(gone, workers)))
     assert "Traceback" not in pair.log
-    assert "worker.died" not in pair.log
+    assert "process.died" not in pair.log
     forked.start()  # for what they have left
     wait_until(pair.settled)
     kept = {email for (email,) in pair.query("SELECT email FROM signups")}
@@ -331,9 +331,9 @@ def test_a_killed_worker_is_replaced_and_no_signup_is_lost(pair: Pair) -> None:
         wait_until(lambda: len(visitors.accepted) >= so_far + 20)  # the other goes on
         wait_until(lambda: len(pair.workers) == 2)
     assert other in pair.workers and victim not in pair.workers
-    wait_until(lambda: pair.metrics()["doorbell_workers"] == 2)
+    wait_until(lambda: pair.metrics()["doorbell_processes"] == 2)
     wait_until(lambda: _all_mailed(pair, visitors.accepted), seconds=100)
-    assert pair.log.count("worker.died") == 1
+    assert pair.log.count("process.died") == 1
     assert pair.log.count("Doorbell is ready") == 1
     assert pair.metrics()['doorbell_signups_total{site="bikes"}'] >= len(visitors.accepted)  # what the dead one counted
     assert pair.end() == 0
@@ -349,7 +349,7 @@ def test_workers_that_cannot_start_again_are_tried_later_and_the_others_serve(pa
     wait_until(lambda: "start.failed" in pair.log)
     assert HTTP.get(f"{pair.url}/bikes/").status_code == 200
     toml.write_text(SITE_TOML)
-    wait_until(lambda: pair.metrics()["doorbell_workers"] == 2)
+    wait_until(lambda: pair.metrics()["doorbell_processes"] == 2)
     assert pair.end() == 0
 
 
@@ -363,7 +363,7 @@ def test_a_job_is_done_once_by_workers_that_start_together(pair: Pair) -> None:
         os.kill(pid, signal.SIGKILL)
     wait_until(lambda: len(pair.workers) == 2 and not set(pair.workers) & set(before))
     wait_until(pair.answers)
-    wait_until(lambda: pair.metrics()["doorbell_workers"] == 2)
+    wait_until(lambda: pair.metrics()["doorbell_processes"] == 2)
     wait_until(lambda: pair.query("SELECT count(*) FROM jobs WHERE due_at = 0") == [(0,)])
     assert pair.metrics()[runs] == 2
     assert pair.end() == 0

@@ -20,7 +20,7 @@ COUNTED = {
     "doorbell_smtp_pool_waiting",
     "doorbell_database_commit_writes",
     "doorbell_sites",
-    "doorbell_workers",
+    "doorbell_processes",
     "process_open_fds",
     "process_max_fds",
 }
@@ -74,3 +74,8 @@ def test_openmetrics_where_it_is_asked_for() -> None:
     assert content_type.startswith("application/openmetrics-text")
     families = list(parse_openmetrics(content.decode()))  # type: ignore[no-untyped-call]
     assert {"doorbell_outbox_mails", "doorbell_mail_sends"} <= {family.name for family in families}
+
+
+def test_whoever_does_not_deliver_says_nothing_of_the_relay() -> None:
+    there = {name for name in scrape() if name.startswith("doorbell_smtp_")}
+    assert there and not there & scrape(Reading({}, None, delivers=False)).keys()

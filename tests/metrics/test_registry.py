@@ -75,7 +75,7 @@ def test_whoever_is_asked_answers_for_all(pair: tuple[Counting, Counting]) -> No
     assert found["doorbell_signups_total", "bikes"] == 2
     assert found["doorbell_http_requests_total", "200", "files"] == 20
     assert found["doorbell_http_request_duration_seconds_bucket", "0.025", "signup"] == 2
-    assert found["doorbell_workers",] == 2
+    assert found["doorbell_processes",] == 2
     assert found["doorbell_smtp_pool_connections", "idle"] == 4
     assert found["doorbell_smtp_pool_connections_max",] == 8
 
@@ -97,7 +97,7 @@ def test_what_one_counted_stays_when_it_dies_and_what_it_was_goes(pair: tuple[Co
     found = told(pair[1])
     assert found["doorbell_signups_total", "bikes"] == 2
     assert found["doorbell_smtp_pool_connects_total",] == 6
-    assert found["doorbell_workers",] == 1
+    assert found["doorbell_processes",] == 1
     assert found["doorbell_smtp_breaker_open",] == 0
     assert "fault=None" in pair[1].ask("relays")
 

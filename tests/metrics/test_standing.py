@@ -61,4 +61,4 @@ def test_process_is_told_of() -> None:
     assert (value("process_resident_memory_bytes") or 0) > 10_000_000
     assert (value("process_open_fds") or 0) > 3
     assert (value("process_cpu_seconds_total") or 0) > 0
-    assert value("doorbell_workers") == 1
+    assert value("doorbell_processes") == 1

@@ -1,4 +1,4 @@
-"""What workers.py takes for granted of uvicorn's supervisor: an upgrade that changes it fails here, by name."""
+"""What processes.py takes for granted of uvicorn's supervisor: an upgrade that changes it fails here, by name."""
 
 import inspect
 import signal
@@ -12,7 +12,7 @@ from uvicorn._subprocess import get_subprocess
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import SIGNALS, Multiprocess, Process
 
-from server.cli import workers
+from server.cli import processes
 from server.settings import load
 
 
@@ -70,7 +70,7 @@ def test_no_other_way_makes_a_process() -> None:
     # A signal of ours replaces the third; the last two are for signals that we leave alone.
     assert makers == {"init_processes", "keep_subprocess_alive", "restart_all", "handle_ttin"}
     assert "restart_all" in source(Multiprocess.handle_hup)
-    assert {"init_processes", "keep_subprocess_alive", "handle_hup"} <= vars(workers.Workers).keys()
+    assert {"init_processes", "keep_subprocess_alive", "handle_hup"} <= vars(processes.Workers).keys()
 
 
 def test_the_life_of_the_parent() -> None:
@@ -128,6 +128,6 @@ def test_processes_are_spawned() -> None:
 
 
 def test_only_our_signals_are_taken(config: uvicorn.Config) -> None:
-    workers.Workers(config, load({}, env_file=None))
+    processes.Workers(config, load({}, env_file=None))
     ours = {number for number in SIGNALS if callable(signal.getsignal(number))}
     assert ours == {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}

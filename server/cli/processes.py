@@ -124,7 +124,7 @@ class Workers(Multiprocess):
                 self.failed = True
                 self.should_exit.set()
                 if worker.exitcode != STARTUP_FAILURE:  # then it has said why
-                    _log.error("worker.died", pid=worker.pid, status=worker.exitcode)
+                    _log.error("process.died", pid=worker.pid, status=worker.exitcode)
 
     def keep_subprocess_alive(self) -> None:
         """Puts a new worker in the place of each that died."""
@@ -142,7 +142,7 @@ class Workers(Multiprocess):
         worker.buried = True
         if worker.pid is not None:
             metrics.died(worker.pid)
-        _log.error("worker.died", pid=worker.pid, status=worker.exitcode)
+        _log.error("process.died", pid=worker.pid, status=worker.exitcode)
 
     def handle_hup(self) -> None:
         """Each worker reloads its sites in place."""
