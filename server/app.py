@@ -15,7 +15,7 @@ from types import MappingProxyType
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from server import __version__, hosting, log, progress, signup, site
+from server import __version__, hosting, log, metrics, progress, signup, site
 from server.hosting import Cache, Content, Encoded, Hosting, Published, Shelf, SnapshotError, Source, encoded
 from server.limits import Gate
 from server.progress import Words
@@ -77,6 +77,7 @@ class Current:
             await asyncio.to_thread(self._cache.prune, self.published.contents.keys() | before.keys())
         if self._cache.fault:
             _log.warning("hosting.not_compressed", reason=self._cache.fault)
+        metrics.loaded(len(self.sites.receptions))
         self._tell()
 
     def _read(self, before: Mapping[str, Encoded]) -> Sites:
@@ -92,10 +93,12 @@ class Current:
         try:
             await self.load()
         except SiteError as error:
+            metrics.kept()
             for line in error.problems:
                 _log.error("sites.kept", reason=line)
             self._tell(error.problems)
         except Exception as error:
+            metrics.kept()
             _log.exception("sites.kept")
             self._tell([f"{type(error).__name__}: {error}"])
         else:

@@ -112,12 +112,14 @@ class Runtime:
     _deaf: Callable[[], Awaitable[None]] = field(init=False)
     _mailbox_server: AsyncExitStack = field(init=False, default_factory=AsyncExitStack)
     _mailbox_port: int = field(init=False, default=0)
+    _publishing: asyncio.Task[None] | None = field(init=False, default=None)
 
     def steps(self) -> list[Step]:
         """The hooks, in order."""
         database = Step("database", self._open_database, lambda: self.database.close())
+        told = Step("metrics", self._open_metrics, self._close_metrics)
         if self.courier is not None:
-            return [database, Step("broker", self.courier.open, self.courier.close)]
+            return [database, Step("broker", self.courier.open, self.courier.close), told]
         mailbox = [] if self.settings.smtp_url else [Step("mailbox", self._open_mailbox, self._mailbox_server.aclose)]
         return [
             database,
@@ -125,6 +127,7 @@ class Runtime:
             Step("smtp pool", self._open_pool, lambda: self.pool.close()),
             Step("dispatcher", self._open_dispatcher, self._close_dispatcher),
             Step("jobs", self._open_jobs, lambda: self.schedule.close()),
+            told,
         ]
 
     async def _open_database(self) -> None:
@@ -174,6 +177,31 @@ class Runtime:
         self.schedule = Schedule(self.database, jobs)
         await self.schedule.open()
 
+    def _open_metrics(self) -> None:
+        self.publish()
+        if metrics.is_shared():
+            self._publishing = asyncio.create_task(self._publish())
+
+    async def _publish(self) -> None:
+        # Whoever is asked for metrics answers for all: this process must have said how it stands.
+        while True:
+            await asyncio.sleep(1)
+            self.publish()
+
+    async def _close_metrics(self) -> None:
+        if self._publishing is not None:
+            self._publishing.cancel()
+            await asyncio.wait([self._publishing])
+        self.publish()
+
+    def publish(self) -> None:
+        """Says in the metrics how it stands in this process."""
+        if self.courier is not None:
+            return metrics.publish(metrics.Relay())
+        fault = self.dispatcher.fault
+        told = None if fault is None else (fault.stage.value, str(fault.code or ""))
+        metrics.publish(metrics.Relay(self.pool.stats(), self.dispatcher.breaker.open, told))
+
     def wake(self) -> None:
         """Tells whoever delivers that something is due."""
         (self.courier or self.dispatcher).wake()
@@ -208,12 +236,13 @@ class Runtime:
     async def _delivery(self) -> dict[str, Any]:
         if self.courier is not None:
             return {"broker": await self.courier.check() or "ok"}
-        fault = self.dispatcher.fault
+        self.publish()
+        found = metrics.relays()
         return {
-            "smtp": "mailbox" if self.mailbox else "unavailable" if fault else "ok",
-            "smtp_fault": None if fault is None else {"stage": fault.stage, "code": fault.code},
-            "breaker": "open" if self.dispatcher.breaker.open else "closed",
-            "pool": self.pool.stats(),
+            "smtp": "mailbox" if self.mailbox else "unavailable" if found.fault else "ok",
+            "smtp_fault": None if found.fault is None else _fault(*found.fault),
+            "breaker": "open" if found.breaker_open else "closed",
+            "pool": found.pool,
         }
 
     async def reading(self) -> metrics.Reading:
@@ -225,9 +254,12 @@ class Runtime:
                 mails, oldest = await self.database.read(_outbox)
         except (DatabaseUnavailable, TimeoutError):
             pass  # told as such
-        if self.courier is not None:
-            return metrics.Reading(mails, oldest, {}, None)
-        return metrics.Reading(mails, oldest, self.pool.stats(), self.dispatcher.breaker.open)
+        self.publish()
+        return metrics.Reading(mails, oldest, delivers=self.courier is None)
+
+
+def _fault(stage: str, code: str) -> dict[str, str | int | None]:
+    return {"stage": stage, "code": int(code) if code else None}
 
 
 def _outbox(connection: Connection) -> tuple[dict[str, int], float | None]:

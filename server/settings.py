@@ -150,6 +150,7 @@ class Settings(BaseModel):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
     base_url: Annotated[str, AfterValidator(_origin)] = ""
     sites_dir: Path = Path("sites")
     data_dir: Annotated[Path, AfterValidator(_folder)] = Path("var")

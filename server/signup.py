@@ -129,7 +129,7 @@ def reception(site: Site, *, base_url: str, mail_from: str | None, keys: Keys) -
             problems.append(str(problem))
     if problems:
         raise SiteError(list(dict.fromkeys(problems)))
-    metrics.signed_up(site.slug, 0)
+    metrics.known(site.slug)
     return Reception(site, form, templates, about, sender, frame, bodies, base, keys)
 
 
@@ -507,6 +507,7 @@ async def confirm(database: Database, receptions: Mapping[str, Reception], key: 
     welcome = None if reception is None else to_visitor(reception, "welcome", row.email, row.recipient_hash)
     changed = await database.transact(_confirm, key, welcome)
     if changed:
+        metrics.confirmed(row.site)
         _log.info("signup.confirmed", signup_id=row.id, site=row.site)
     return True
 
@@ -568,6 +569,7 @@ def _ask_again(connection: Connection, gate: Gate, row: Any, message: Message) -
 async def unsubscribe(database: Database, site: str, recipient_hash: str) -> None:
     """This address gets no more mail from `site`, also none that is written already. Raises DatabaseUnavailable."""
     cancelled = await database.transact(_unsubscribe, site, recipient_hash)
+    metrics.unsubscribed(site)
     _log.info("signup.unsubscribed", site=site, cancelled=cancelled)
 
 

@@ -506,11 +506,13 @@ async def test_what_is_kept_out_is_counted(desk: Desk) -> None:
     visits = [Visit(spam="honeypot", has_token=True), PAGE, PAGE, PAGE]
     done = [await asyncio.gather(desk.post("counted", visit=visit), return_exceptions=True) for visit in visits]
     assert [type(one) for (one,) in done] == [int, ProofRequired, LimitExceeded, LimitExceeded]
-    text, _ = metrics.exposition(metrics.Reading(None, None, {"leased": 0, "idle": 0}, False))
+    text, _ = metrics.exposition(metrics.Reading(None, None))
     told = [line for line in text.decode().splitlines() if 'site="counted"' in line and "_created" not in line]
     assert sorted(told) == [
+        'doorbell_signups_confirmed_total{site="counted"} 0.0',
         'doorbell_signups_refused_total{reason="limit",site="counted"} 2.0',
         'doorbell_signups_refused_total{reason="proof",site="counted"} 1.0',
         'doorbell_signups_spam_total{site="counted"} 1.0',
         'doorbell_signups_total{site="counted"} 0.0',
+        'doorbell_unsubscribes_total{site="counted"} 0.0',
     ]

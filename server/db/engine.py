@@ -10,7 +10,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, make_url, update
 
-from server import log
+from server import log, metrics
 from server.db import migrate
 from server.db.errors import DatabaseUnavailable
 from server.db.group import Group, Item, Result, Write
@@ -19,6 +19,8 @@ from server.db.sqlite import SQLite
 from server.db.tables import jobs
 
 _log = log.get(__name__)
+
+_WRITES, _READS = metrics.transactions("write"), metrics.transactions("read")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -94,11 +96,13 @@ class Database:
         Raises DatabaseUnavailable in place of the driver's errors; after it nothing was written, unless the connection
         broke in the commit. Who is cancelled does not know whether it was.
         """
-        return await self._engine.transact(lambda connection: work(connection, *args, **kwargs))
+        with _WRITES.time():
+            return await self._engine.transact(lambda connection: work(connection, *args, **kwargs))
 
     async def read(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The same for work that only reads. It neither waits for what is being written nor holds it up."""
-        return await self._engine.read(lambda connection: work(connection, *args, **kwargs))
+        with _READS.time():
+            return await self._engine.read(lambda connection: work(connection, *args, **kwargs))
 
     async def join(self, write: Write[Item, Result], item: Item) -> Result:
         """What `write` answers for `item`, committed together with what others write just now: see `Group.write`.

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
+from server import metrics
 from server.db.errors import DatabaseUnavailable
 
 Item = TypeVar("Item")
@@ -71,6 +72,7 @@ class Group:
         except Exception as error:
             await self._apart(batch, error)
         else:
+            metrics.committed(len(batch))
             for asked, result in zip(batch, results, strict=True):
                 if not asked.result.done():  # cancelled meanwhile
                     asked.result.set_result(result)

@@ -26,6 +26,7 @@ from server.hosting.asgi import joined
 from server.hosting.resource import Entry, Fields, Part, status_line
 from server.hosting.seen import Known, process_time
 from server.hosting.watch import Watch
+from server.metrics import hits
 
 if sys.platform != "win32":
     import fcntl
@@ -249,7 +250,7 @@ class Lane(HttpToolsProtocol):
             return False
         # HTTP/1.0 would have to be told that a connection stays open; it is closed instead, as uvicorn does.
         keep = parser.should_keep_alive() and (b"connection" not in fields or parser.get_http_version() != "1.0")
-        known = Known(b"".join(blocks if keep else (*blocks, b"connection: close\r\n")), body)
+        known = Known(b"".join(blocks if keep else (*blocks, b"connection: close\r\n")), body, hits(status))
         known.renew(self.watch.date, began)
         self._write(known)
         if self.access_log:
@@ -267,7 +268,7 @@ class Lane(HttpToolsProtocol):
         else:
             self.transport.write(known.first)
         self._moved = True
-        self.server_state.total_requests += 1
+        known.count[0] += 1
 
     def _log_access(self, target: bytes, status: int) -> None:
         """A line as uvicorn writes it."""
@@ -349,6 +350,7 @@ class Lane(HttpToolsProtocol):
         block = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n" % len(text)
         head = (status_line(self._refused), self.watch.serving.published.guard, block, self.watch.date)
         self.transport.write(b"".join((*head, process_time(perf_counter_ns()), text)))
+        hits(self._refused)[0] += 1
         self.transport.write_eof()
         self.flow.resume_reading()
         self._lingering = True

@@ -24,10 +24,11 @@ def process_time(began: int) -> bytes:
 class Known:
     """An answer for as long as its date is right: `first` goes out in one write, `rest` behind it as it is."""
 
-    __slots__ = ("_body", "_head", "date", "first", "rest")
+    __slots__ = ("_body", "_head", "count", "date", "first", "rest")
 
-    def __init__(self, head: bytes, body: Body | list[Body]) -> None:
-        """`body` is in memory, all of it."""
+    def __init__(self, head: bytes, body: Body | list[Body], count: list[int]) -> None:
+        """`body` is in memory, all of it. To the number in `count` whoever sends it adds one."""
+        self.count = count
         small = body.__class__ is bytes and len(body) < _JOINED
         self._head = head
         self._body = body if small else b""

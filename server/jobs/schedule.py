@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Update, and_, or_, select, update
 
-from server import log
+from server import log, metrics
 from server.db import Database, DatabaseUnavailable
 from server.db.tables import jobs, now
 
@@ -49,6 +49,8 @@ class Schedule:
 
     async def open(self) -> None:
         """Begins to look for what is due."""
+        for job in self.jobs:
+            metrics.scheduled(job.name)
         self._tasks = [asyncio.create_task(self._keep(job)) for job in self.jobs]
 
     async def close(self) -> None:
@@ -85,8 +87,11 @@ class Schedule:
             await job.run(self._closing)
             if self._closing.is_set():
                 next_in = None  # perhaps not done: it is due still
+            else:
+                metrics.job_ended(job.name, well=True)
         except Exception as error:
             _report(job, error)
+            metrics.job_ended(job.name, well=False)
             next_in = min(RETRY_SECONDS, job.every_seconds)
         finally:
             renewing.cancel()

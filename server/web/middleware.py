@@ -15,8 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server import log
+from server import log, metrics
 from server.i18n import Text
+from server.site import RESERVED_SLUGS
 from server.web.pages import language
 from server.web.problems import Problem, respond
 
@@ -45,7 +46,8 @@ def _on_start(send: Send, change: Callable[[MutableHeaders], None]) -> Send:
 
 
 class Timing:
-    """X-Process-Time: seconds from here until the response began."""
+    """X-Process-Time: seconds from here until the response began. They are counted too, by the first part of the path
+    where that is the server's own."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -55,10 +57,19 @@ class Timing:
             return await self.app(scope, receive, send)
         begun = perf_counter()
 
-        def stamp(headers: MutableHeaders) -> None:
-            headers["x-process-time"] = f"{perf_counter() - begun:.6f}"
+        async def timed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                seconds = perf_counter() - begun
+                MutableHeaders(scope=message)["x-process-time"] = f"{seconds:.6f}"
+                metrics.answered(_route(scope["path"]), message["status"], seconds)
+            await send(message)
 
-        await self.app(scope, receive, _on_start(send, stamp))
+        await self.app(scope, receive, timed)
+
+
+def _route(path: str) -> str:
+    first = path[1:].partition("/")[0]
+    return first if first in RESERVED_SLUGS else metrics.FILES
 
 
 class RequestId:

@@ -17,6 +17,7 @@ from server.db import Database, DatabaseUnavailable, sqlite
 from server.db.group import MOST, Group
 from server.db.tables import signups
 from tests import provision
+from tests.metrics.conftest import value
 
 ROW = {"site": "bikes", "fields": {}, "created_at": 1.0}
 
@@ -54,6 +55,17 @@ class Counting:
 async def emails(database: Database) -> list[str]:
     found = await database.read(lambda connection: list(connection.execute(text("SELECT email FROM signups"))))
     return sorted(email for (email,) in found)
+
+
+async def test_what_shares_a_transaction_is_counted(database: Database) -> None:
+    def counted(what: str) -> float:
+        return value(f"doorbell_database_commit_writes_{what}") or 0
+
+    writes, commits = counted("sum"), counted("count")
+    timed = value("doorbell_database_transaction_duration_seconds_count", kind="write") or 0
+    await asyncio.gather(*(database.join(add, f"{number}@example.com") for number in range(5)))
+    assert (counted("sum"), counted("count")) == (writes + 5, commits + 1)
+    assert value("doorbell_database_transaction_duration_seconds_count", kind="write") == timed + 1
 
 
 async def test_one_alone_begins_at_once(database: Database) -> None:

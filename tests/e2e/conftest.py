@@ -49,6 +49,8 @@ def wait_until(found: Callable[[], bool], seconds: float = 60) -> None:
 class Server:
     """`python -m server serve`, with data of its own that outlives it."""
 
+    command: tuple[str, ...] = ("serve",)
+
     def __init__(self, environ: dict[str, str], log: Path) -> None:
         self.port = free_port()
         self.url = f"http://localhost:{self.port}"
@@ -66,7 +68,11 @@ class Server:
         """Starts the process and waits for nothing."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "server", "serve"], cwd=REPOSITORY, env=self._environ, stdout=log, stderr=log
+                [sys.executable, "-m", "server", *self.command],
+                cwd=REPOSITORY,
+                env=self._environ,
+                stdout=log,
+                stderr=log,
             )
         return self.process
 
@@ -116,8 +122,6 @@ class Server:
 
 class ForkedServer(Server):
     """The same, sooner: for whoever does not ask how it starts."""
-
-    command: tuple[str, ...] = ("serve",)
 
     def launch(self) -> Forked:
         self.process = process = Forked(self.command, self._environ, self._log, self._log)

@@ -165,7 +165,7 @@ def test_beat_rings_for_what_nobody_rang_for(tmp_path: Path, keeps: dict[str, st
 @pytest.mark.parametrize("command", ["worker", "beat"])
 def test_without_a_broker_there_is_nothing_to_do(tmp_path: Path, command: str) -> None:
     with placed(tmp_path, Smtpd()) as place:
-        place.server.command = (command,)  # type: ignore[attr-defined]
+        place.server.command = (command,)
         process = place.server.launch()
         assert process.wait(60) == 1
         assert "DOORBELL_BROKER_URL is not set" in place.server.log

@@ -27,6 +27,7 @@ from server.hosting import Hosting
 from server.hosting.lane import Lane, protocol
 from server.hosting.resource import Answer
 from server.hosting.watch import Limits, Watch
+from server.metrics import hits
 from tests.conftest import eventually
 from tests.hosting.conftest import Reply, Served, publish, read_reply, write
 
@@ -202,16 +203,32 @@ def chunked(path: str, *chunks: bytes, trailers: bytes = b"") -> bytes:
 
 
 async def test_keep_alive(server: Server) -> None:
-    before = server.uvicorn.server_state.total_requests
+    before = hits(200)[0]
     async with connect(server.port) as client:
         for _ in range(50):
             reply = await client.ask(HIT)
             assert (reply.status, reply.body) == (200, PAGE)
             assert "connection" not in reply
         # Counted after the answer was written, in the server's thread.
-        await eventually(lambda: server.uvicorn.server_state.total_requests == before + 50)
+        await eventually(lambda: hits(200)[0] == before + 50)
         assert (await client.ask(get("/app/x"))).body == b"/app/x"
-        await eventually(lambda: server.uvicorn.server_state.total_requests == before + 51)
+        assert hits(200)[0] == before + 50  # not the lane's
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /bikes/ HTTP/1.1\r\nHost: x\r\nIf-None-Match: *\r\n\r\n", 304),
+        (b"GET /bikes HTTP/1.1\r\nHost: x\r\n\r\n", 308),
+        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (b"GET\r\n\r\n", 400),
+    ],
+)
+async def test_answers_are_counted_by_status(server: Server, request_: bytes, status: int) -> None:
+    before = hits(status)[0]
+    async with connect(server.port) as client:
+        assert (await client.ask(request_)).status == status
+    await eventually(lambda: hits(status)[0] == before + 1)
 
 
 async def test_a_request_byte_by_byte(server: Server) -> None:

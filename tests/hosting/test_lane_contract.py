@@ -104,7 +104,6 @@ async def test_attributes() -> None:
     assert protocol.expect_100_continue is False
     assert isinstance(protocol.access_log, bool)
     assert protocol.access_logger.name == "uvicorn.access"
-    assert protocol.server_state.total_requests == 0
     assert protocol in protocol.connections
     assert protocol.timeout_keep_alive_task is None
     assert isinstance(protocol.parser, httptools.HttpRequestParser)

@@ -209,7 +209,7 @@ def test_no_more_than_some_megabytes() -> None:
     size = 0
     for number in range(20_000):
         request = b"%d" % number * 50
-        answer = Known(b"h" * 500, b"b" * 500)
+        answer = Known(b"h" * 500, b"b" * 500, [0])
         answer.renew(b"date", 0)
         for _ in range(2):
             seen.note(request, answer)
@@ -220,7 +220,7 @@ def test_no_more_than_some_megabytes() -> None:
 def test_requests_that_came_once_are_not_kept() -> None:
     seen = Seen()
     for number in range(2 * _ONCE):
-        seen.note(b"%d" % number, Known(b"", b""))
+        seen.note(b"%d" % number, Known(b"", b"", [0]))
     assert not seen and len(seen._once) <= _ONCE
 
 

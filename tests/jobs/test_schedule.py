@@ -14,6 +14,7 @@ from server.db.tables import jobs, now
 from server.jobs import schedule
 from server.jobs.schedule import Job, Schedule
 from tests.conftest import eventually
+from tests.metrics.conftest import value
 from tests.outbox.conftest import opened
 
 HOUR = 3600.0
@@ -175,6 +176,20 @@ async def test_job_that_fails_waits_a_while(database: Database, capsys: pytest.C
     assert work.runs == 1 and 0 < (await row(database)).due_in <= schedule.RETRY_SECONDS
     shown = "".join(capsys.readouterr())
     assert "jobs.failed" in shown and "one too many" in shown
+
+
+@pytest.mark.parametrize("outcome", ["success", "failure"])
+async def test_runs_are_counted_by_how_they_ended(database: Database, outcome: str) -> None:
+    async def does(closing: asyncio.Event) -> None:
+        if outcome == "failure":
+            raise ArithmeticError("one too many")
+
+    work = Work(does)
+    async with running(database, work.job()):
+        before = value("doorbell_job_runs_total", job="purge", outcome=outcome)  # there before the first run
+        assert before is not None
+        await eventually(lambda: given_back(database))
+    assert value("doorbell_job_runs_total", job="purge", outcome=outcome) == before + 1
 
 
 async def test_one_that_hangs_keeps_no_other_waiting(database: Database) -> None:

@@ -156,6 +156,29 @@ async def test_metrics(client: httpx.AsyncClient) -> None:
     assert "@" not in answer.text
 
 
+async def test_requests_are_counted_by_route_and_status(client: httpx.AsyncClient) -> None:
+    def sample(route: str, status: int) -> str:
+        return f'doorbell_http_requests_total{{route="{route}",status="{status}"}}'
+
+    asked = {
+        ("/bikes/", "files", 200): "hosted",
+        ("/bikes/none", "files", 404): "hosted, but not there",
+        ("/thanks/bikes", "thanks", 200): "the server's own",
+        ("/confirm/secret", "confirm", 404): "no more of a path than its first part",
+        ("/_doorbell/none", "_doorbell", 404): "not there",
+    }
+    before = (await client.get("/metrics")).text
+    for path, _, status in asked:
+        assert (await client.get(path)).status_code == status
+    after = (await client.get("/metrics")).text
+    for _, route, status in asked:
+        told = [
+            _sample(text, sample(route, status)) if sample(route, status) in text else 0 for text in (before, after)
+        ]
+        assert told[1] == told[0] + 1, route
+    assert "secret" not in after
+
+
 async def test_metrics_while_the_database_is_away(client: httpx.AsyncClient, settings: Settings) -> None:
     await alter(settings, "ALTER TABLE outbox RENAME TO away")
     answer = await client.get("/metrics")
