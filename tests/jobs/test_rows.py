@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ from server.jobs.rows import Record, Source, Unreadable
 HEAD = "email,colour\n"
 
 
-def read(data: str | bytes, encoding: str = "utf-8", raw: bool = False, **rename: str) -> list[Record]:
+def read(data: str | bytes, encoding: str = "utf-8", raw: bool = False, rename: Mapping[str, str] = {}) -> list[Record]:
     encoded = data.encode(encoding) if isinstance(data, str) else data
     return list(rows.records(Source(io.BytesIO(encoded)), rename, raw))
 
 
-def good(data: str | bytes, encoding: str = "utf-8", raw: bool = False, **rename: str) -> list[tuple[Any, ...]]:
-    found = read(data, encoding, raw, **rename)
+def good(
+    data: str | bytes, encoding: str = "utf-8", raw: bool = False, rename: Mapping[str, str] = {}
+) -> list[tuple[Any, ...]]:
+    found = read(data, encoding, raw, rename)
     assert [record.problem for record in found] == [None] * len(found)
     return [(record.line, record.own, record.fields) for record in found]
 
@@ -68,8 +71,8 @@ def test_array_in_one_line_that_is_longer_than_a_row_may_be() -> None:
 def test_columns_are_called_otherwise_or_left_out() -> None:
     data = "E-Mail,Farbe,ip\na@b.example,Röd,192.0.2.1\n"
     rename = {"E-Mail": "email", "Farbe": "colour", "ip": ""}
-    assert good(data, **rename) == ONE
-    assert good('{"E-Mail": "a@b.example", "Farbe": "Röd", "ip": "192.0.2.1"}', **rename) == [(1, *ONE[0][1:])]
+    assert good(data, rename=rename) == ONE
+    assert good('{"E-Mail": "a@b.example", "Farbe": "Röd", "ip": "192.0.2.1"}', rename=rename) == [(1, *ONE[0][1:])]
 
 
 def test_columns_of_our_own() -> None:
@@ -123,12 +126,12 @@ def test_file_that_cannot_be_read(data: str | bytes, why: str) -> None:
 
 def test_column_to_be_renamed_that_is_not_there() -> None:
     with pytest.raises(Unreadable, match="no column 'mail'"):
-        read(HEAD, mail="email")
+        read(HEAD, rename={"mail": "email"})
 
 
 def test_two_columns_that_are_to_be_called_the_same() -> None:
     with pytest.raises(Unreadable, match="two columns 'email'"):
-        read("email,mail\n", mail="email")
+        read("email,mail\n", rename={"mail": "email"})
 
 
 BROKEN = {
