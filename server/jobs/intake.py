@@ -15,9 +15,9 @@ from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Boolean, Connection, Double, bindparam, case, func, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Boolean, Connection, Double, bindparam, case, func, insert, select
 
+from server.db import across
 from server.db.tables import now, signups
 from server.form import Form, form_model
 from server.jobs import export
@@ -251,20 +251,16 @@ def _first_of_each(rows: Iterable[Row], known: set[str]) -> list[Row]:
     return found
 
 
-_VALUES = {
-    "created_at": func.coalesce(bindparam("received", type_=Double()), now()),
+_ADD = insert(signups).values(
+    created_at=func.coalesce(bindparam("received", type_=Double()), now()),
     # As if told of: what was imported causes no mail to the owner either.
-    "told_at": case((bindparam("told", type_=Boolean()), now())),
-}
-# Two that import the same file at once do not stand in each other's way.
-_ADD = {
-    "sqlite": sqlite.insert(signups).values(_VALUES).on_conflict_do_nothing(),
-    "postgresql": postgresql.insert(signups).values(_VALUES).on_conflict_do_nothing(),
-}
+    told_at=case((bindparam("told", type_=Boolean()), now())),
+)
 
 
 def add(connection: Connection, site: str, rows: Sequence[Row]) -> list[Row]:
     """Writes those that are not there yet, and answers which they were."""
+    across.alone(connection, "import")
     if chosen := fresh(connection, site, rows):
-        connection.execute(_ADD[connection.dialect.name], [{"key": row.key, **row.values} for row in chosen])
+        connection.execute(_ADD, [{"key": row.key, **row.values} for row in chosen])
     return chosen

@@ -30,3 +30,10 @@ def test_what_cannot_be_done_is_said(run: Run, desk: Desk, tmp_path: Path) -> No
     ):
         result = run(command, folder)
         assert result.exit_code == 1 and result.stderr == f"{why}\n"
+
+
+def test_postgresql_has_its_own(run: Run) -> None:
+    url = "postgresql+asyncpg://doorbell@localhost/doorbell"
+    for command in ("backup", "restore"):
+        result = run(command, "saved", DATABASE_URL=url, SECRET_KEY="a secret of some length")
+        assert result.exit_code == 1 and "pg_dump" in result.stderr

@@ -4,7 +4,6 @@ import asyncio
 import csv
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,9 @@ from server.jobs.intake import Intake
 from server.jobs.rows import Source
 from server.outbox.store import recipient_hash
 from server.registry import Filter, Status
-from tests import provision
 from tests.conftest import add_site
 from tests.jobs.test_export import TEXT
+from tests.outbox.conftest import opened
 from tests.signups import ASKING, received, sign_up
 
 ALL = Filter(frozenset(Status), "lamps")
@@ -36,14 +35,6 @@ ANN = "ann@there.example"
 @pytest.fixture
 def lamps(tmp_path: Path) -> site.Site:
     return site.load(add_site(tmp_path / "sites", "lamps", ASKING))
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    provision.database(tmp_path / "doorbell.db")
-    database = Database(f"sqlite:///{tmp_path / 'doorbell.db'}")
-    yield database
-    asyncio.run(database.close())
 
 
 async def take(database: Database, at: site.Site, data: bytes, **options: Any) -> tuple[int, list[str]]:
@@ -123,9 +114,9 @@ def signup(draw: st.DrawFn) -> dict[str, Any]:
 @given(found=st.lists(signup(), max_size=8), twins=st.integers(1, 2), raw=st.sampled_from([False, True, None]))
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_export_comes_back_in_whole(
-    database: Database, lamps: site.Site, found: list[dict[str, Any]], twins: int, raw: bool | None
+    database_url: str, lamps: site.Site, found: list[dict[str, Any]], twins: int, raw: bool | None
 ) -> None:
-    async def run() -> None:
+    async def run(database: Database) -> None:
         await database.transact(lambda connection: connection.execute(delete(signups)))
         values = [dict(one) for one in sorted(found, key=lambda one: int(one["created_at"])) for _ in range(twins)]
         if values:
@@ -141,9 +132,13 @@ def test_export_comes_back_in_whole(
         other = None if raw is False else False
         assert await take(database, lamps, await exported(database, lamps, other)) == (0, [])  # nor by the other way
 
+    async def there_and_back() -> None:
+        async with opened(database_url) as database:
+            await run(database)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(intake, "BATCH", 3)
-        asyncio.run(run())
+        asyncio.run(there_and_back())
 
 
 async def test_what_came_by_the_form_is_known_again(database: Database, lamps: site.Site) -> None:
