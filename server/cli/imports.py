@@ -14,7 +14,7 @@ from typing import Annotated, cast
 import typer
 
 from server import progress, site
-from server.cli import environment
+from server.cli import environment, view
 from server.db import Database
 from server.jobs import intake, rows
 from server.jobs.intake import Intake
@@ -80,6 +80,11 @@ def _opened(file: Path) -> Iterator[io.BufferedIOBase]:
 
 def _name(file: Path) -> str:
     return "standard input" if str(file) == "-" else str(file)
+
+
+def _said(words: str) -> str:
+    """What may quote the file, for a terminal."""
+    return view.line(words)[:500]
 
 
 def _kilobytes(file: io.BufferedIOBase) -> int | None:
@@ -156,7 +161,7 @@ class _Work:
 
     async def _write(self, database: Database, of_site: str, batch: intake.Batch) -> None:
         for line, reason in batch.refused:
-            progress.aside(sys.stderr, f"line {line:,}: {reason}")
+            progress.aside(sys.stderr, f"line {line:,}: {_said(reason)}")
         self.refused += len(batch.refused)
         if self.dry_run:
             written = await database.read(intake.fresh, of_site, batch.rows)
@@ -169,7 +174,8 @@ class _Work:
         """Says what came of it. Exits with status 1 where something was refused."""
         if strangers := list(self.taking.strangers):
             more = f" and {len(strangers) - 10} more" if len(strangers) > 10 else ""
-            typer.echo(f"Not in the form, and kept: {', '.join(strangers[:10])}{more}.", err=True)
+            names = _said(", ".join(strangers[:10]))
+            typer.echo(f"Not in the form, and kept: {names}{more}.", err=True)
         verb = "would be imported" if self.dry_run else "imported"
         counts = f"{self.imported:,} {verb}, {self.known:,} were there already, {self.refused:,} refused"
         typer.echo(f"{counts}.")
@@ -177,6 +183,6 @@ class _Work:
             typer.echo("Interrupted: the same command goes on from there.", err=True)
             raise typer.Exit(_INTERRUPTED)
         if self.end is not None:
-            raise environment.fail(f"{_name(file)}: {self.end}.", [])
+            raise environment.fail(f"{_name(file)}: {_said(self.end)}.", [])
         if self.refused:
             raise typer.Exit(1)
