@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,11 +48,13 @@ _IDLE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What a command did: how long it took, its greatest memory in bytes, and how long each write beside it took."""
+    """What a command did: how long it took, by the clock and of a processor, its greatest memory in bytes, and how long
+    each write beside it took."""
 
     name: str
     rows: int
     seconds: float
+    cpu: float
     peak: int
     writes: list[float]
 
@@ -60,10 +62,10 @@ class Figure:
         """A row of the table."""
         waits = sorted(self.writes)
         worst = (statistics.median(waits), waits[len(waits) * 99 // 100], waits[-1])
-        rate = f"{self.rows / self.seconds:,.0f}" if self.peak else ""
-        peak = f"{self.peak / 2**20:.0f}" if self.peak else ""
+        rates = [f"{self.rows / spent:,.0f}" if spent and self.peak else "" for spent in (self.seconds, self.cpu)]
+        shown = " | ".join([*rates, f"{self.peak / 2**20:.0f}" if self.peak else ""])
         times = " | ".join(f"{1000 * seconds:.1f}" for seconds in worst)
-        return f"| {self.name} | {self.rows:,} | {self.seconds:.1f} | {rate} | {peak} | {times} |"
+        return f"| {self.name} | {self.rows:,} | {self.seconds:.1f} | {shown} | {times} |"
 
 
 def row(number: int) -> dict[str, Any]:
@@ -115,7 +117,7 @@ async def _beside(file: Path, over: asyncio.Event) -> list[float]:
 async def _idle(file: Path, rows: int) -> Figure:
     over = asyncio.Event()
     asyncio.get_running_loop().call_later(_IDLE_SECONDS, over.set)
-    return Figure("nothing", rows, _IDLE_SECONDS, 0, await _beside(file, over))
+    return Figure("nothing", rows, _IDLE_SECONDS, 0, 0, await _beside(file, over))
 
 
 async def _measure(name: str, rows: int, data: Path, *arguments: str) -> Figure:
@@ -125,24 +127,24 @@ async def _measure(name: str, rows: int, data: Path, *arguments: str) -> Figure:
     over = asyncio.Event()
     writing = asyncio.create_task(_beside(data / "doorbell.db", over))
     begun = time.monotonic()
-    status, peak = await asyncio.to_thread(_run, [sys.executable, "-m", "server", *arguments], environ)
+    status, cpu, peak = await asyncio.to_thread(_run, [sys.executable, "-m", "server", *arguments], environ)
     seconds = time.monotonic() - begun
     over.set()
     writes = await writing
     if status:
         sys.exit(f"{name}: ended with {status}")
-    return Figure(name, rows, seconds, peak, writes)
+    return Figure(name, rows, seconds, cpu, peak, writes)
 
 
-def _run(arguments: list[str], environ: dict[str, str]) -> tuple[int, int]:
-    """The exit status of a program, and its greatest memory in bytes."""
+def _run(arguments: list[str], environ: dict[str, str]) -> tuple[int, float, int]:
+    """The exit status of a program, its processor time in seconds, and its greatest memory in bytes."""
     with subprocess.Popen(arguments, env=environ, stdout=subprocess.DEVNULL) as process:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, usage.ru_maxrss * 1024
+    return process.returncode, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
 
 
-async def _all(work: Path, rows: int, step: Any) -> list[Figure]:
+async def _all(work: Path, rows: int, step: Callable[[str], None]) -> AsyncIterator[Figure]:
     """Everything, with so many rows; what it makes is removed again."""
     shutil.rmtree(work, ignore_errors=True)
     (work / "sites" / "cargo" / "public").mkdir(parents=True)
@@ -153,7 +155,7 @@ async def _all(work: Path, rows: int, step: Any) -> list[Figure]:
     await _fill(full / "doorbell.db", rows)
     await _fill(empty / "doorbell.db", 0)
     step(f"{rows:,} rows: nothing but writes")
-    found = [await _idle(full / "doorbell.db", rows)]
+    yield await _idle(full / "doorbell.db", rows)
     for name, data, arguments in (
         ("export as CSV", full, ("export", "cargo", "--csv", "--out", str(table))),
         ("export as JSON", full, ("export", "cargo", "--json", "--out", str(work / "cargo.json"))),
@@ -162,9 +164,13 @@ async def _all(work: Path, rows: int, step: Any) -> list[Figure]:
         ("import of the JSON, all there", empty, ("import", "cargo", str(work / "cargo.json"))),
     ):
         step(f"{rows:,} rows: {name}")
-        found.append(await _measure(name, rows, data, *arguments))
+        yield await _measure(name, rows, data, *arguments)
     shutil.rmtree(work)
-    return found
+
+
+async def _tell(work: Path, rows: int, step: Callable[[str], None]) -> None:
+    async for figure in _all(work, rows, step):
+        print(figure.line(), flush=True)
 
 
 def main() -> None:
@@ -175,15 +181,13 @@ def main() -> None:
     given = parser.parse_args()
     command.needs_disk(given.work)
     log.configure("console", "warning")
-    console, figures = Console(stderr=True), []
+    console = Console(stderr=True)
+    print("| | rows | s | rows/s | rows per s of CPU | peak RSS, MB | a write beside it: p50, ms | p99 | longest |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|", flush=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=None)
         for rows in (given.rows // 10, given.rows):
-            figures += asyncio.run(_all(given.work, rows, lambda words: progress.update(task, description=words)))
-    print("| | rows | s | rows/s | peak RSS, MB | a write beside it: p50, ms | p99 | longest |")
-    print("|---|---:|---:|---:|---:|---:|---:|---:|")
-    for figure in figures:
-        print(figure.line())
+            asyncio.run(_tell(given.work, rows, lambda words: progress.update(task, description=words)))
 
 
 if __name__ == "__main__":

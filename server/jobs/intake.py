@@ -104,7 +104,7 @@ class Intake:
             "received": received,
             "told": status is Status.UNCONFIRMED,
         }
-        return Row(_key(self._site.slug, identity, self._place(identity, received)), values)
+        return Row(_key(self._site.slug, identity, self._place(identity, received), received), values)
 
     def _place(self, identity: str, received: float | None) -> int:
         """How many that say the same came before in the same second: whoever pressed twice is there twice.
@@ -220,9 +220,13 @@ def _identity(email: str, name: str | None, answers: Mapping[str, Any], received
     return json.dumps([email, name or "", said, None if received is None else int(received)])
 
 
-def _key(site: str, identity: str, place: int) -> str:
-    # As long as the table allows. Links carry a signature besides, so that who can work it out has won nothing.
-    return hashlib.sha256(f"{site} {place} {identity}".encode()).hexdigest()[:32]
+def _key(site: str, identity: str, place: int, received: float | None) -> str:
+    """As long as the table allows. Links carry a signature besides, so that who can work it out has won nothing.
+
+    It begins with the time: with random ones each row would write a page of the index of its own.
+    """
+    digest = hashlib.sha256(f"{site} {place} {identity}".encode()).hexdigest()
+    return f"{int(received or 0):08x}{digest[:24]}"
 
 
 _SAME = select(signups.c.key, signups.c.email, signups.c.name, signups.c.fields, signups.c.created_at).where(
@@ -237,7 +241,7 @@ def fresh(connection: Connection, site: str, rows: Sequence[Row]) -> list[Row]:
     hashes = list({row.values["recipient_hash"] for row in rows})
     for found in connection.execute(_SAME, {"of": site, "hashes": hashes}):
         identity = _identity(found.email, found.name, found.fields, found.created_at)
-        known |= {found.key, _key(site, identity, places[identity])}
+        known |= {found.key, _key(site, identity, places[identity], found.created_at)}
         places[identity] += 1
     return _first_of_each(rows, known)
 
