@@ -4,7 +4,21 @@ import sys
 
 import typer
 
-from server.cli import backup, check, export, imports, mail, migrate, move, outbox, people, preview, serve, signups, worker
+from server.cli import (
+    backup,
+    check,
+    export,
+    imports,
+    mail,
+    migrate,
+    move,
+    outbox,
+    people,
+    preview,
+    serve,
+    signups,
+    worker,
+)
 
 app = typer.Typer(
     name="doorbell",
