@@ -21,9 +21,9 @@ pytestmark = pytest.mark.e2e
 def command(place: Place, folder: Path, *arguments: str) -> str:
     """What a command says, which must succeed."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("DOORBELL_")}
-    out = folder / f"{arguments[0]}.out"
-    process = Forked(arguments, {**clean, **place.environ}, out, out)
-    assert process.wait(timeout=100) == 0, out.read_text()
+    out, errors = folder / f"{arguments[0]}.out", folder / f"{arguments[0]}.errors"
+    process = Forked(arguments, {**clean, **place.environ}, out, errors)
+    assert process.wait(timeout=100) == 0, errors.read_text()
     return out.read_text()
 
 
