@@ -37,7 +37,7 @@ def parse(name: str, summary: str, lists: Mapping[str, list[str]], seconds: floa
     )
     for option, names in lists.items():
         parser.add_argument(f"--{option}", type=_list(names), default=names, help=f"of: {', '.join(names)}")
-    parser.add_argument("--work", type=Path, default=_work(), help="where what it needs is kept (%(default)s)")
+    parser.add_argument("--work", type=Path, default=work(), help="where what it needs is kept (%(default)s)")
     narrowed = "".join(f", --{option}" for option in lists)
     parser.add_argument(
         "--results",
@@ -63,7 +63,8 @@ def _list(known: list[str]) -> Callable[[str], list[str]]:
     return parse
 
 
-def _work() -> Path:
+def work() -> Path:
+    """A folder of this user's for what a bench needs."""
     # A commit costs nothing in memory: where /tmp is such, what must be on a disk cannot be there.
     usual = Path(tempfile.gettempdir())
     return (Path("/var/tmp") if in_memory(usual) else usual) / f"doorbell-bench-{getpass.getuser()}"

@@ -34,18 +34,33 @@ def silent(total: int) -> Iterator[Report]:
     yield lambda done: None
 
 
-def on(stream: TextIO, words: Words, clock: Clock = time.monotonic) -> Progress:
-    """Progress on `stream`, normally standard error: the bar where that is a terminal, else the lines."""
+def on(
+    stream: TextIO, words: Words, clock: Clock = time.monotonic
+) -> Callable[[int | None], AbstractContextManager[Report]]:
+    """Progress on `stream`, normally standard error: the bar where that is a terminal, else the lines. It also takes
+    None, where nobody knows how many there are."""
 
-    def progress(total: int) -> AbstractContextManager[Report]:
-        terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
-        return (_bar if terminal else _lines)(stream, words, clock, total)
+    def progress(total: int | None) -> AbstractContextManager[Report]:
+        return (_bar if _draws(stream) else _lines)(stream, words, clock, total)
 
     return progress
 
 
+def aside(stream: TextIO, line: str) -> None:
+    """Prints a line while there may be a bar: it takes the bar's place, and the bar is drawn again below."""
+    print(f"\r\x1b[K{line}" if _draws(stream) else line, file=stream, flush=True)
+
+
+def _draws(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _of(total: int | None) -> str:
+    return "" if total is None else f" of {total:,}"
+
+
 @contextmanager
-def _lines(stream: TextIO, words: Words, clock: Clock, total: int) -> Iterator[Report]:
+def _lines(stream: TextIO, words: Words, clock: Clock, total: int | None) -> Iterator[Report]:
     started = clock()
     due = started + _PATIENCE
     seen = 0
@@ -53,18 +68,18 @@ def _lines(stream: TextIO, words: Words, clock: Clock, total: int) -> Iterator[R
     def report(done: int) -> None:
         nonlocal due, seen
         seen = done
-        if done < total and clock() >= due:
-            print(f"{words.doing} {done:,} of {total:,} {words.things}", file=stream, flush=True)
+        if (total is None or done < total) and clock() >= due:
+            print(f"{words.doing} {done:,}{_of(total)} {words.things}", file=stream, flush=True)
             due = clock() + _EVERY
 
     yield report
     if clock() - started >= _PATIENCE:
-        told = f"{words.done} {seen:,} of {total:,} {words.things} in {clock() - started:.0f} s"
+        told = f"{words.done} {seen:,}{_of(total)} {words.things} in {clock() - started:.0f} s"
         print(told, file=stream, flush=True)
 
 
 @contextmanager
-def _bar(stream: TextIO, words: Words, clock: Clock, total: int) -> Iterator[Report]:
+def _bar(stream: TextIO, words: Words, clock: Clock, total: int | None) -> Iterator[Report]:
     due = clock() + _PATIENCE
     advance: Report | None = None
 
@@ -72,7 +87,7 @@ def _bar(stream: TextIO, words: Words, clock: Clock, total: int) -> Iterator[Rep
 
         def report(done: int) -> None:
             nonlocal advance
-            if advance is None and done < total and clock() >= due:
+            if advance is None and (total is None or done < total) and clock() >= due:
                 advance = shown.enter_context(_rich(stream, words, total))
             if advance is not None:
                 advance(done)
@@ -81,13 +96,13 @@ def _bar(stream: TextIO, words: Words, clock: Clock, total: int) -> Iterator[Rep
 
 
 @contextmanager
-def _rich(stream: TextIO, words: Words, total: int) -> Iterator[Report]:
+def _rich(stream: TextIO, words: Words, total: int | None) -> Iterator[Report]:
     # Imported here: it takes longer than a warm start's whole look into the cache, where no bar is shown.
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    text = TextColumn(f"{words.doing} {{task.completed:,.0f}} of {{task.total:,.0f}} {words.things}")
+    text = TextColumn(f"{words.doing} {{task.completed:,.0f}}{_of(total)} {words.things}")
     # No redirection: it would exchange sys.stdout and sys.stderr under threads that are writing to them.
     columns = (text, BarColumn(), TimeRemainingColumn())
     with Bar(*columns, console=Console(file=stream), redirect_stdout=False, redirect_stderr=False) as bar:

@@ -193,14 +193,14 @@ def purge(connection: Connection, older_than: float, after: int = 0, limit: int 
     """Removes signups that came more than `older_than` seconds ago, with their mails, among the `limit` that follow the
     id `after`; but none of which a mail is pending.
 
-    What follows came later: where nothing old enough is left, that is the end.
+    All are looked at: what was imported is older than what stands before it.
     """
-    old = signups.c.created_at < now() - older_than
-    query = select(signups.c.id, old.label("old"), and_(old, _settled).label("over"))
+    over = and_(signups.c.created_at < now() - older_than, _settled)
+    query = select(signups.c.id, over.label("over"))
     rows = connection.execute(query.where(signups.c.id > after).order_by(signups.c.id).limit(limit)).all()
-    over = [row.id for row in rows if row.over]
-    connection.execute(delete(signups).where(signups.c.id.in_(over)))
-    return Purged(len(over), rows[-1].id if len(rows) == limit and any(row.old for row in rows) else None)
+    old = [row.id for row in rows if row.over]
+    connection.execute(delete(signups).where(signups.c.id.in_(old)))
+    return Purged(len(old), rows[-1].id if len(rows) == limit else None)
 
 
 def purge_waiting(connection: Connection, older_than: float, after: int = 0, limit: int = 200) -> Purged:

@@ -82,3 +82,18 @@ def test_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
         while "Compressing 132 of 10,000 files" not in shown:  # it comes in pieces
             shown += os.read(ours, 65536).decode()
     os.close(ours)
+
+
+def test_nobody_knows_how_much_there_is() -> None:
+    clock, stream = Clock(), io.StringIO()
+    with progress.on(stream, COMPRESSING, clock)(None) as report:
+        for done in (1, 2):
+            clock.now += 2
+            report(done)
+    assert stream.getvalue() == "Compressing 1 files\nCompressed 2 files in 4 s\n"
+
+
+def test_line_aside_takes_the_place_of_the_bar() -> None:
+    for stream, shown in ((io.StringIO(), "one\n"), (Terminal(), "\r\x1b[Kone\n")):
+        progress.aside(stream, "one")
+        assert stream.getvalue() == shown

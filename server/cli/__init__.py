@@ -4,7 +4,21 @@ import sys
 
 import typer
 
-from server.cli import check, export, mail, migrate, move, outbox, people, preview, serve, signups, worker
+from server.cli import (
+    backup,
+    check,
+    export,
+    imports,
+    mail,
+    migrate,
+    move,
+    outbox,
+    people,
+    preview,
+    serve,
+    signups,
+    worker,
+)
 
 app = typer.Typer(
     name="doorbell",
@@ -29,6 +43,9 @@ mail.app.command("purge")(outbox.purge)
 app.add_typer(signups.app, name="signups")
 app.add_typer(people.app, name="people")
 app.command("export")(export.export)
+app.command("import")(imports.import_)
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 
 
 def main() -> None:

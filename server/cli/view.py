@@ -41,7 +41,8 @@ def printable(text: str) -> str:
     )
 
 
-def _line(text: str) -> str:
+def line(text: str) -> str:
+    """The same in one line."""
     return " ".join(printable(text).split())
 
 
@@ -121,13 +122,13 @@ def _cells(entry: Entry) -> dict[str, str]:
     return {
         "id": str(entry.id),
         "state": entry.state.value,
-        "to": _line(entry.recipient),
+        "to": line(entry.recipient),
         "age": duration(entry.read_at - entry.created_at),
         "site": entry.site,
         "kind": entry.kind,
         "tries": str(entry.attempts),
         "next": _next(entry),
-        "last reply": _line(entry.reply or ""),
+        "last reply": line(entry.reply or ""),
     }
 
 
@@ -135,11 +136,11 @@ def _signup_cells(entry: registry.Entry) -> dict[str, str]:
     return {
         "id": str(entry.id),
         "status": entry.status.value,
-        "e-mail": _line(entry.email),
+        "e-mail": line(entry.email),
         "age": duration(entry.read_at - entry.created_at),
         "site": entry.site,
-        "name": _line(entry.name or ""),
-        "taken for spam": _line(entry.spam or ""),
+        "name": line(entry.name or ""),
+        "taken for spam": line(entry.spam or ""),
     }
 
 
@@ -161,7 +162,7 @@ def page(account: Account) -> str:
         "uncertain": f"{entry.uncertain} times" if entry.uncertain else None,
         "suppressed": f"its recipient gets no mail: {account.suppressed}" if account.suppressed else None,
     }
-    lines = [f"Mail {entry.id}", *(f"  {name:<12}{_line(str(fact))}" for name, fact in facts.items() if fact)]
+    lines = [f"Mail {entry.id}", *(f"  {name:<12}{line(str(fact))}" for name, fact in facts.items() if fact)]
     lines += ["", "Attempts", *(_attempts(account) or ["  none yet"])]
     return "\n".join([*lines, "", *_message(account.message)])
 
@@ -179,7 +180,7 @@ def signup_page(account: registry.Account) -> str:
         "in a digest": _time(one.told_at) if one.told_at is not None else None,
         "suppressed": f"its address gets no mail: {account.suppressed}" if account.suppressed else None,
     }
-    lines = [f"Signup {one.id}", *(f"  {name:<12}{_line(str(fact))}" for name, fact in facts.items() if fact)]
+    lines = [f"Signup {one.id}", *(f"  {name:<12}{line(str(fact))}" for name, fact in facts.items() if fact)]
     for title, pairs in (("Fields", one.fields), ("Consents", one.consents or {})):
         lines += ["", title, *(_pair(name, value) for name, value in pairs.items())] if pairs else []
     return "\n".join([*lines, "", "Mails", *(_mail(mail) for mail in account.mails)])
@@ -191,14 +192,13 @@ def _pair(name: str, value: object) -> str:
 
 
 def _mail(mail: Entry) -> str:
-    why = f"  {_line(mail.reply)}" if mail.reply else ""
-    return f"  {mail.id}  {mail.kind}  to {_line(mail.recipient)}  {mail.state}{why}"
+    why = f"  {line(mail.reply)}" if mail.reply else ""
+    return f"  {mail.id}  {mail.kind}  to {line(mail.recipient)}  {mail.state}{why}"
 
 
 def _attempts(account: Account) -> list[str]:
     return [
-        f"  {_time(one.ended_at)}  {one.outcome:<9}  {one.seconds:.2f} s  {_line(one.reply)}"
-        for one in account.attempts
+        f"  {_time(one.ended_at)}  {one.outcome:<9}  {one.seconds:.2f} s  {line(one.reply)}" for one in account.attempts
     ]
 
 
@@ -206,7 +206,7 @@ def _message(data: bytes | None) -> list[str]:
     if data is None:
         return ["Its text was purged."]
     said = _parsed(data)
-    heads = [f"{name}: {_line(value)}" for name, value in said["headers"].items()]
+    heads = [f"{name}: {line(value)}" for name, value in said["headers"].items()]
     return ["Message", *(f"  {line}" for line in [*heads, "", *printable(said["text"]).splitlines()])]
 
 

@@ -25,6 +25,8 @@ BOM = "\ufeff"
 # Columns that every signup has. What the form asks follows, and the words of consents.
 _FIRST = ("id", "received", "status", "confirmed", "email", "name")
 _CONSENTS = "consents"
+COLUMNS = frozenset({*_FIRST, _CONSENTS})
+_PREFIX = "fields."
 _FORMULA = frozenset("=+-@|%\u2212")
 
 
@@ -67,15 +69,14 @@ class Csv:
     raw: bool = False
 
     def begin(self) -> bytes:
-        taken = {*_FIRST, _CONSENTS}
-        names = [f"fields.{name}" if name in taken else name for name in self.fields]
+        names = [_PREFIX + name if name in COLUMNS or name.startswith(_PREFIX) else name for name in self.fields]
         return BOM.encode() + self._line([*_FIRST, *names, _CONSENTS])
 
     def row(self, entry: Entry, first: bool) -> bytes:
-        answers = [_cell(entry.fields.get(name)) for name in self.fields]
+        answers = [cell(entry.fields.get(name)) for name in self.fields]
         times = (_iso(entry.created_at), entry.status.value, _iso(entry.confirmed_at))
         consents = json.dumps(entry.consents, ensure_ascii=False) if entry.consents else None
-        return self._line([str(entry.id), *map(_cell, (*times, entry.email, entry.name)), *answers, _cell(consents)])
+        return self._line([str(entry.id), *map(cell, (*times, entry.email, entry.name)), *answers, cell(consents)])
 
     def end(self) -> bytes:
         return b""
@@ -86,7 +87,13 @@ class Csv:
         return text.getvalue().encode("utf-8", "replace")
 
 
-def _cell(value: Any) -> str:
+def field(column: str) -> str:
+    """The field that a column besides those holds."""
+    return column.removeprefix(_PREFIX)
+
+
+def cell(value: Any) -> str:
+    """A field's value as a cell, before it is guarded."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "" if value is None else str(value)

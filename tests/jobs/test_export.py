@@ -10,8 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.db import Database
+from server.jobs import export
 from server.jobs.export import BOM, Csv, Json, guarded, unguarded
-from server.registry import Entry, Status
+from server.registry import Entry, Filter, Status
+from server.signup import Reception
+from tests.outbox.conftest import opened
+from tests.signups import sign_up
 
 FORMULA = tuple("=+-@|%\t\r")
 ENTRY = Entry(7, "bikes", Status.CONFIRMED, None, "a@b.example", None, {}, None, 0.0, 60.0, None, 0.0)
@@ -105,3 +110,17 @@ def test_json_is_one_array_with_an_object_a_line(count: int) -> None:
     assert [one["id"] for one in found] == list(range(count))
     assert len(data.splitlines()) == count + 2
     assert all(one["fields"] == {"a": "=1\n"} for one in found)
+
+
+async def test_nobody_waits_for_an_export(
+    database: Database, database_url: str, lamps: Reception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of it another process writes; and what comes meanwhile is not in it, or it might never end."""
+    monkeypatch.setattr(export, "BATCH", 2)
+    last = max(await sign_up(database, lamps, [f"v{number}@there.example" for number in range(5)]))
+    found = []
+    async with opened(database_url) as other:
+        async for entry in export.entries(database, Filter(site="lamps"), last):
+            found.append(entry.id)
+            await sign_up(other, lamps, [f"w{entry.id}@there.example"])
+    assert found == [last - 4, last - 3, last - 2, last - 1, last]

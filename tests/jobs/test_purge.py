@@ -169,6 +169,18 @@ async def test_all_that_is_old_goes_in_small_steps(
     assert (steps, change(database, "SELECT id FROM signups")) == ([2, 1, 2, 1, 0], [(3,), (8,)])
 
 
+async def test_old_signups_that_were_imported_later_go_too(database: Database, lamps: Reception) -> None:
+    await sign_up(database, lamps, [f"v{number}@there.example" for number in range(5)])
+    await sign_up(database, lamps, ["old@there.example"], age=OLD)
+    change(database, f"UPDATE outbox SET {ENDED}")
+
+    def two(connection: Connection, older_than: float, after: int) -> Purged:
+        return registry.purge(connection, older_than, after, limit=2)
+
+    assert sum([step async for step in purge.batches(database, two, 30 * purge.DAY)]) == 1
+    assert await count(database, "signups") == 5
+
+
 async def test_counts_and_repeated_posts_go_when_they_are_over(database: Database, lamps: Reception) -> None:
     [id] = await sign_up(database, lamps, ["ann@there.example"])
     for number in range(500):
