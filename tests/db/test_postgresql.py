@@ -2,6 +2,7 @@
 each other."""
 
 import asyncio
+import gc
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -216,6 +217,21 @@ async def test_who_is_cancelled_leaves_nothing_half_done(database: Database) -> 
         await task
     await eventually(lambda: whole(database))
     await database.transact(put, "three")
+
+
+async def test_fault_that_nobody_waits_for_any_more_is_not_logged_as_a_mistake(
+    way: Way, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "AGAIN_SECONDS", 0.3)
+    said: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+    async with by(way, url) as database:
+        await way.close()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await database.read(counted)
+    gc.collect()
+    assert said == []
 
 
 async def whole(database: Database) -> bool:
