@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from server import settings
 from server.cli import app
-from server.cli.serve import REQUEST_GRACE
+from server.cli.listener import REQUEST_GRACE
 from server.outbox.dispatcher import Dispatcher
 from tests.conftest import REPOSITORY
 
