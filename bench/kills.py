@@ -32,6 +32,8 @@ PAUSE_SECONDS = 0.15
 DOWN_SECONDS = 10.0
 WELL_SECONDS = 11.0
 TOLD_SECONDS = 8.0
+# For replicas that were only just started.
+START_SECONDS = 120.0
 # For the last mail; a lease that a killed process left runs out within 15 seconds.
 SETTLED_SECONDS = 180.0
 # What one process may double when it, or its database, dies: for each connection of its pool the mail on its way, and
@@ -238,7 +240,7 @@ def verdict(stack: Stack, visitors: Visitors, mailpit: str, wrong: list[str]) ->
 def _kept_out(url: str, trust: ssl.SSLContext) -> list[str]:
     """The operator's pages that can be seen through Caddy; none should."""
     paths = ("/readyz", "/metrics", "/docs", "/openapi.json")
-    return [path for path in paths if httpx.get(url + path, verify=trust).status_code != 403]
+    return [path for path in paths if httpx.get(url + path, verify=trust, timeout=30).status_code != 403]
 
 
 def main() -> int:
@@ -248,6 +250,8 @@ def main() -> int:
     parser.add_argument("--mailpit", default="http://localhost:8025")
     options = parser.parse_args()
     stack = Stack(options.compose.split())
+    if _seconds_until(lambda: _say(stack, _webs(stack), _all_well), START_SECONDS) is None:
+        sys.exit("The stack is not ready: see its logs.")
     trust = stack.authority()
     wrong = [f"{path} can be seen from outside" for path in _kept_out(options.url, trust)]
     visitors = Visitors(options.url, trust, f"k{uuid.uuid4().hex[:10]}")
@@ -259,7 +263,7 @@ def main() -> int:
             visitors.during = "all well"
             wrong += [fault] if fault else []
         time.sleep(WELL_SECONDS)
-    mended = _seconds_until(lambda: _say(stack, [*_webs(stack)], _all_well), 60)
+    mended = _seconds_until(lambda: _say(stack, _webs(stack), _all_well), 60)
     wrong += [] if mended is not None else ["/readyz is not well in the end"]
     print(json.dumps(verdict(stack, visitors, options.mailpit, wrong), indent=2))
     print("\n".join(f"WRONG: {one}" for one in wrong) or "All accepted signups are kept, and their mails have arrived.")
