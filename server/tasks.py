@@ -37,6 +37,8 @@ def create(broker_url: str) -> Celery:
     """The Celery application of this installation, known by nothing but its broker. It connects to nothing yet."""
     for name in ("celery", "kombu", "amqp"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It warns, at each start, of tasks that are to wait; ours do not.
+    logging.getLogger("kombu.transport.native_delayed_delivery").setLevel(logging.ERROR)
     made = Celery("doorbell", broker=broker_url, set_as_current=False)
     made.conf.update(
         broker_connection_retry_on_startup=True,

@@ -87,8 +87,13 @@ class PostgreSQL:
         # A task of its own: who stops waiting leaves nothing half done, and no connection that has to be thrown away.
         task = asyncio.create_task(work)
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._ended)
         return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at: where nobody waits for it any more, asyncio would log it with all it holds
 
     async def listen(self, heard: Callable[[], None]) -> Callable[[], Awaitable[None]]:
         listening = asyncio.create_task(self._listen(heard))

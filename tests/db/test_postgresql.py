@@ -2,6 +2,7 @@
 each other."""
 
 import asyncio
+import gc
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -16,6 +17,7 @@ from server.db import Database, DatabaseUnavailable
 from server.db import postgresql as engine
 from server.db.across import alone, announce
 from server.db.tables import counters
+from server.settings import load
 from tests import postgresql
 from tests.conftest import eventually, skip_or_fail
 from tests.way import Way
@@ -140,6 +142,21 @@ async def test_server_that_stays_away_is_unavailable_and_then_is_not(way: Way, m
         await database.check()
 
 
+async def test_of_several_servers_the_one_that_is_left_is_taken(way: Way, url: str) -> None:
+    other = Way(url)
+    await other.open()
+    hosts = "&".join(f"host=127.0.0.1:{one.port}" for one in (way, other))
+    several = f"postgresql+asyncpg://postgres@/{url.rpartition('/')[2]}?{hosts}&target_session_attrs=primary"
+    assert load({"DOORBELL_DATABASE_URL": several, "DOORBELL_SECRET_KEY": "x" * 16}, None).database_url == several
+    database = Database(several)
+    await database.transact(put, "before")
+    await way.close()
+    await database.transact(put, "after")
+    assert set(await database.read(counted)) == {"before", "after"}
+    await database.close()
+    await other.close()
+
+
 async def test_deadlock_is_resolved_by_trying_again(database: Database, url: str) -> None:
     for key in ("a", "b"):
         await database.transact(put, key)
@@ -216,6 +233,21 @@ async def test_who_is_cancelled_leaves_nothing_half_done(database: Database) -> 
         await task
     await eventually(lambda: whole(database))
     await database.transact(put, "three")
+
+
+async def test_fault_that_nobody_waits_for_any_more_is_not_logged_as_a_mistake(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "AGAIN_SECONDS", 0.3)
+    said: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+    async with by(way) as database:
+        await way.close()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await database.read(counted)
+    gc.collect()
+    assert said == []
 
 
 async def whole(database: Database) -> bool:

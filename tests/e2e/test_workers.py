@@ -91,6 +91,7 @@ def test_worker_sends_what_a_web_process_takes(tmp_path: Path, keeps: dict[str, 
         assert 'doorbell_mail_sends_total{outcome="sent"} 4.0' in HTTP.get(f"{worker.url}/metrics").text
         assert (worker.end(), place.server.end()) == (0, 0)
         assert "Traceback" not in worker.log + place.server.log
+        assert "delayed delivery" not in worker.log
 
 
 @PAIRS
