@@ -80,15 +80,20 @@ _tracer: "_Tracer | None" = None
 def span(name: str, kind: Kind = "internal", parent: str | None = None, /, **facts: Fact) -> Iterator[Span]:
     """A step that this block is: of what `parent` (a traceparent) tells of, else of the step around it, else the first
     of something new. Every log line in the block has its `request_id`. `facts`: see `Span.note`."""
-    begun = _begin(name, kind, parent, facts)
+    around = _current.get()
+    begun = _begin(name, kind, parent, around, facts)
+    if begun is around:
+        yield begun
+        return
     token = _current.set(begun)
+    bound = structlog.contextvars.bind_contextvars(request_id=begun.id)
     try:
-        with structlog.contextvars.bound_contextvars(request_id=begun.id):
-            yield begun
+        yield begun
     except BaseException as error:
         begun.fail(type(error).__name__)  # without its words, in which an address may be
         raise
     finally:
+        structlog.contextvars.reset_contextvars(**bound)
         _current.reset(token)
         if begun.recorded is not None:
             begun.recorded.end()
@@ -110,8 +115,7 @@ def incoming(headers: Mapping[str, str]) -> str | None:
     return None if _tracer is None else _tracer.extract(headers)
 
 
-def _begin(name: str, kind: Kind, parent: str | None, facts: Mapping[str, Fact]) -> Span:
-    around = _current.get()
+def _begin(name: str, kind: Kind, parent: str | None, around: Span | None, facts: Mapping[str, Fact]) -> Span:
     if _tracer is not None:
         return _tracer.begin(name, kind, parent, around, facts)
     if parent is not None:
