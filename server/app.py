@@ -309,7 +309,9 @@ def _courier(settings: Settings) -> Courier | None:
 
 def create_ops(settings: Settings, runtime: Runtime) -> FastAPI:
     """What an operator asks of a process that serves no sites, over what is open already."""
-    app = FastAPI(title="Doorbell", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="Doorbell", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, telemetry=NO_TELEMETRY
+    )
     app.state.runtime = runtime
     app.state.ops = settings.ops
     app.include_router(operate.probes)

@@ -1,6 +1,6 @@
 """Traces: which request, or run of a job, a step is part of, in whatever process and however much later.
 
-Each step has a traceparent (W3C Trace Context, level 1). In it are the id of what began it all, which log lines have as
+Each step has a traceparent (W3C Trace Context). In it are the id of what began it all, which log lines have as
 `request_id` and clients as X-Request-ID, and the place to go on from; rows of the outbox keep it. With the extra
 `opentelemetry`, and an OTEL_ variable that names a collector, the collector is told of each step; without, this costs
 next to nothing. A leaf. What it is given is an id or a word, never an address.
