@@ -14,7 +14,6 @@ from sqlalchemy import Connection, select
 
 from server.db import Database, DatabaseUnavailable, migrate
 from server.db.tables import metadata, now
-from server.outbox import store
 from server.outbox.store import recipient_hash
 
 
@@ -55,16 +54,16 @@ async def test_revisions_are_one_line(database: Database) -> None:
     assert await database.transact(migrate.upgrade) == (head, head)
 
 
-def _upgraded(connection: Connection, revision: str) -> None:
-    made = migrate.config()
-    made.attributes["connection"] = connection
-    command.upgrade(made, revision)
-
-
 async def test_signups_and_mails_of_before_consent_are_kept(tmp_path: Path) -> None:
     """From 0002: each signup gets a key and a hash, no mail is lost on the way, a bounce holds for all sites."""
+
+    def before(connection: Connection) -> None:
+        made = migrate.config()
+        made.attributes["connection"] = connection
+        command.upgrade(made, "0002")
+
     database = Database(f"sqlite:///{tmp_path / 'old.db'}")
-    await database.transact(_upgraded, "0002")
+    await database.transact(before)
     for number in range(3):
         values = f"({number}, 'bikes', 'A{number}@example.com', '{{}}', 1)"
         await run(database, f"INSERT INTO signups (id, site, email, fields, created_at) VALUES {values}")
@@ -77,20 +76,6 @@ async def test_signups_and_mails_of_before_consent_are_kept(tmp_path: Path) -> N
     assert found == [("accepted", 32, recipient_hash(f"a{number}@example.com")) for number in range(3)]
     assert await run(database, "SELECT id, signup_id FROM outbox") == [(5, 1)]
     assert await run(database, "SELECT recipient_hash, site, reason FROM suppressions") == [("h", "", "bounced")]
-    assert await database.transact(differences) == []
-    await database.close()
-
-
-async def test_mails_of_before_traces_are_kept_and_sent(tmp_path: Path) -> None:
-    """From 0003: nothing is known of what wrote them."""
-    database = Database(f"sqlite:///{tmp_path / 'old.db'}")
-    await database.transact(_upgraded, "0003")
-    columns = "id, site, kind, sender, recipient, domain, message_id, state, attempts, uncertain, due_at, created_at"
-    values = "5, 'bikes', 'welcome', 's', 'r', 'd', 'm', 'pending', 0, 0, 1, 1"
-    await run(database, f"INSERT INTO outbox ({columns}) VALUES ({values})")
-    await database.open()
-    [claimed] = await database.transact(store.claim, "A", 10, 60.0)
-    assert (claimed.id, claimed.trace) == (5, None)
     assert await database.transact(differences) == []
     await database.close()
 

@@ -73,14 +73,14 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    with placed(tmp_path, Smtpd(), LOG_FORMAT="json") as place:
+def place(tmp_path: Path, keeps: dict[str, str]) -> Iterator[Place]:
+    with placed(tmp_path, Smtpd(), **keeps, LOG_FORMAT="json") as place:
         yield place
 
 
 def process(place: Place, name: str, **environ: str) -> ForkedServer:
     """One more process with the data of this place."""
-    return ForkedServer({**place.environ, **environ}, place.database.parent.parent / f"{name}.log")
+    return ForkedServer({**place.environ, **environ}, place.server.data.parent / f"{name}.log")
 
 
 def lines(server: Server, prefix: str) -> list[dict[str, Any]]:
