@@ -13,6 +13,7 @@ from secrets import token_urlsafe
 from types import MappingProxyType
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.middleware import Middleware
 
 from server import __version__, hosting, log, metrics, progress, signup, site
@@ -35,6 +36,9 @@ from server.web.pages import STATIC
 _log = log.get(__name__)
 
 BODY_LIMIT = 64 * 1024
+
+# FastAPI's own, which would tell paths, queries, clients' addresses and the words of errors. Ours: server/tracing.py.
+NO_TELEMETRY = TelemetryConfig(tracing=False, metrics=False, logs=False, operation_spans=False, auto_configure=False)
 
 COMPRESSING = Words("Compressing", "Compressed", "files")
 
@@ -274,6 +278,7 @@ def create_app(settings: Settings, *, reloads: bool = False) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        telemetry=NO_TELEMETRY,
         # A redirect of the router's would repeat the Host header.
         redirect_slashes=False,
     )
@@ -304,7 +309,9 @@ def _courier(settings: Settings) -> Courier | None:
 
 def create_ops(settings: Settings, runtime: Runtime) -> FastAPI:
     """What an operator asks of a process that serves no sites, over what is open already."""
-    app = FastAPI(title="Doorbell", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="Doorbell", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, telemetry=NO_TELEMETRY
+    )
     app.state.runtime = runtime
     app.state.ops = settings.ops
     app.include_router(operate.probes)

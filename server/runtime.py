@@ -1,6 +1,6 @@
 """What runs while the server does, and the start-up and shutdown hooks that open and close it, in order.
 
-database -> mailbox (where there is no relay) -> SMTP pool -> dispatcher -> timed jobs; closed in reverse.
+traces -> database -> mailbox (where there is no relay) -> SMTP pool -> dispatcher -> timed jobs; closed in reverse.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import Connection
 
-from server import log, metrics
+from server import log, metrics, tracing
 from server.db import Database, DatabaseUnavailable
 from server.jobs import digest, purge
 from server.jobs.purge import Retention
@@ -116,12 +116,14 @@ class Runtime:
 
     def steps(self) -> list[Step]:
         """The hooks, in order."""
+        traces = Step("traces", _open_traces, tracing.close)
         database = Step("database", self._open_database, lambda: self.database.close())
         told = Step("metrics", self._open_metrics, self._close_metrics)
         if self.courier is not None:
-            return [database, Step("broker", self.courier.open, self.courier.close), told]
+            return [traces, database, Step("broker", self.courier.open, self.courier.close), told]
         mailbox = [] if self.settings.smtp_url else [Step("mailbox", self._open_mailbox, self._mailbox_server.aclose)]
         return [
+            traces,
             database,
             *mailbox,
             Step("smtp pool", self._open_pool, lambda: self.pool.close()),
@@ -260,6 +262,11 @@ class Runtime:
 
 def _fault(stage: str, code: str) -> dict[str, str | int | None]:
     return {"stage": stage, "code": int(code) if code else None}
+
+
+def _open_traces() -> None:
+    if reason := tracing.open():
+        _log.warning("traces.off", reason=reason)
 
 
 def _outbox(connection: Connection) -> tuple[dict[str, int], float | None]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from server import limits, log, metrics
+from server import limits, log, metrics, tracing
 from server.db import Database
 from server.db.across import alone, announce
 from server.db.tables import idempotency, now, outbox, signups, suppressions
@@ -233,7 +233,7 @@ def _notices(reception: Reception, row: Mapping[str, Any]) -> list[Message]:
 @dataclass(frozen=True, slots=True)
 class _Entry:
     """A signup and all that may have to be written with it. `visitor` are the two mails of which one is: what asks to
-    confirm, and what greets."""
+    confirm, and what greets. `trace` is kept here, for who writes them writes those of other requests too."""
 
     gate: Gate
     site: Site
@@ -241,6 +241,7 @@ class _Entry:
     row: dict[str, Any]
     visitor: Mapping[str, Message]
     notices: Sequence[Message]
+    trace: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +269,7 @@ def _entry(gate: Gate, reception: Reception, form: Form, visit: Visit) -> _Entry
     site, row = reception.site, _row(reception.site, form)
     kinds = ("confirm", "already" if site.signup.double_opt_in else "welcome")
     mails = {kind: to_visitor(reception, kind, form.email, row["recipient_hash"], row["key"]) for kind in kinds}
-    return _Entry(gate, site, visit, row, mails, _notices(reception, row))
+    return _Entry(gate, site, visit, row, mails, _notices(reception, row), tracing.current())
 
 
 async def register(database: Database, gate: Gate, reception: Reception, form: Form, visit: Visit = Visit()) -> int:
@@ -282,7 +283,9 @@ async def register(database: Database, gate: Gate, reception: Reception, form: F
         if wait := gate.remembered(name):
             metrics.refused(site.slug, "limit")
             raise LimitExceeded(wait)
-    done = await database.join(_write, _entry(gate, reception, form, visit))
+    with tracing.span("signup.register", site=site.slug) as span:
+        done = await database.join(_write, _entry(gate, reception, form, visit))
+        span.note(signup_id=done if isinstance(done, int) else None)
     if isinstance(done, _Full):
         metrics.refused(site.slug, "limit")
         gate.remember(done.name, done.seconds)
@@ -349,7 +352,7 @@ def _write(connection: Connection, entries: Sequence[_Entry]) -> Sequence[int | 
 def _add(connection: Connection, admitted: Sequence[tuple[_Entry, list[store.Mail]]]) -> Sequence[int]:
     ids = connection.execute(_ADD, [entry.row for entry, _ in admitted]).scalars().all()
     mails = [
-        store.Addressed(entry.site.slug, id, mail)
+        store.Addressed(entry.site.slug, id, mail, entry.trace)
         for id, (entry, mails) in zip(ids, admitted, strict=True)
         for mail in mails
     ]
@@ -504,15 +507,22 @@ async def confirm(database: Database, receptions: Mapping[str, Reception], key: 
     if row is None:
         return False
     reception = receptions.get(row.site)
-    welcome = None if reception is None else to_visitor(reception, "welcome", row.email, row.recipient_hash)
-    changed = await database.transact(_confirm, key, welcome)
+    message = None if reception is None else to_visitor(reception, "welcome", row.email, row.recipient_hash)
+    with tracing.span("signup.confirm", site=row.site, signup_id=row.id):
+        welcome = None if message is None else _answering("welcome", row, message)
+        changed = await database.transact(_confirm, key, welcome)
     if changed:
         metrics.confirmed(row.site)
         _log.info("signup.confirmed", signup_id=row.id, site=row.site)
     return True
 
 
-def _confirm(connection: Connection, key: str, welcome: Message | None) -> bool:
+def _answering(kind: str, row: Any, message: Message) -> store.Addressed:
+    """A mail to the visitor of a signup (a row of `_FOUND`), for what he did just now."""
+    return store.Addressed(row.site, row.id, store.Mail(kind, message, to_visitor=True), tracing.current())
+
+
+def _confirm(connection: Connection, key: str, welcome: store.Addressed | None) -> bool:
     row = connection.execute(_FOUND.with_for_update(), {"named": key}).first()
     if row is None or row.confirmed_at is not None or row.status == "spam":
         return False
@@ -535,7 +545,7 @@ def _confirm(connection: Connection, key: str, welcome: Message | None) -> bool:
     )
     announce(connection)
     if welcome is not None:
-        store.add(connection, [store.Addressed(row.site, row.id, store.Mail("welcome", welcome, to_visitor=True))])
+        store.add(connection, [welcome])
     return True
 
 
@@ -549,11 +559,12 @@ async def ask_again(database: Database, gate: Gate, receptions: Mapping[str, Rec
     if row is None or reception is None:
         return False
     message = to_visitor(reception, "confirm", row.email, row.recipient_hash, key)
-    await database.transact(_ask_again, gate, row, message)
+    with tracing.span("signup.ask_again", site=row.site, signup_id=row.id):
+        await database.transact(_ask_again, gate, row, _answering("confirm", row, message))
     return True
 
 
-def _ask_again(connection: Connection, gate: Gate, row: Any, message: Message) -> None:
+def _ask_again(connection: Connection, gate: Gate, row: Any, mail: store.Addressed) -> None:
     found = {one.site: one.reason for one in connection.execute(_SUPPRESSED, {"hashes": [row.recipient_hash]})}
     suppressed = found.get("") or found.get(row.site)
     if row.status == "spam" or row.confirmed_at is not None or suppressed == "bounced":
@@ -563,7 +574,7 @@ def _ask_again(connection: Connection, gate: Gate, row: Any, message: Message) -
     some = gate.hit(connection, limits.MAILS[which], gate.name(which, row.site, row.recipient_hash))
     name = gate.name("recipient", limits.canonical(row.email))
     if some and gate.hit(connection, limits.RECIPIENT, name):
-        store.add(connection, [store.Addressed(row.site, row.id, store.Mail("confirm", message, to_visitor=True))])
+        store.add(connection, [mail])
 
 
 async def unsubscribe(database: Database, site: str, recipient_hash: str) -> None:

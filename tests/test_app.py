@@ -384,7 +384,11 @@ async def test_whole_signup_is_logged_by_ids_and_without_an_address(settings: Se
     (accepted,) = [line for line in lines(said) if line["event"] == "signup.accepted"]
     assert (accepted["signup_id"], accepted["site"]) == (1, "bikes")
     assert accepted["request_id"] == answer.headers["x-request-id"]
-    assert sorted(line["outbox_id"] for line in lines(said) if line["event"] == "mail.sent") == [1, 2]
+    sent = [line for line in lines(said) if line["event"] == "mail.sent"]
+    assert sorted(line["outbox_id"] for line in sent) == [1, 2]
+    assert {(line["signup_id"], line["request_id"], line["code"]) for line in sent} == {
+        (1, accepted["request_id"], 250)
+    }
     assert {line["level"] for line in lines(said)} <= {"debug", "info"}
 
 

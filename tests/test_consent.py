@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from server import limits, metrics, signup
+from server import limits, metrics, signup, tracing
 from server.db import Database
 from server.limits import Gate
 from server.outbox import store
@@ -267,6 +267,42 @@ async def test_old_link_of_who_wants_no_more_asks_once_a_week(desk: Desk, reason
     for _ in range(3):
         assert await signup.ask_again(desk.database, desk.gate, desk.receptions, key)
     assert await desk.rows("SELECT count(*) FROM outbox WHERE kind = 'confirm'") == [(1 + mails,)]
+
+
+# -- whose mail it is ----------------------------------------------------------------------------------------------
+
+
+async def traces(desk: Desk, kind: str) -> list[str]:
+    """The ids that mails of this kind were written under, by signup."""
+    found = await desk.rows("SELECT trace FROM outbox WHERE kind = :kind ORDER BY signup_id, id", kind=kind)
+    return [trace[3:35] for (trace,) in found]
+
+
+async def test_mails_of_those_who_come_together_have_each_the_id_of_their_request(desk: Desk) -> None:
+    desk.site("bikes")
+
+    async def post(number: int) -> tuple[int, str]:
+        with tracing.span("POST /signup") as request:
+            return await desk.post("bikes", f"v{number}@example.com"), request.id
+
+    came = sorted(await asyncio.gather(*(post(number) for number in range(20))))
+    assert await traces(desk, "confirm") == [id for _, id in came]
+    assert len({id for _, id in came}) == 20
+    assert await traces(desk, "notice") == [id for _, id in came for _ in range(2)]
+
+
+async def test_mails_of_who_confirms_or_asks_again_have_the_id_of_that_request(desk: Desk) -> None:
+    with tracing.span("POST /signup") as first:
+        await desk.post("bikes")
+    [(key,)] = await desk.rows("SELECT key FROM signups")
+    with tracing.span("POST /confirm") as again:
+        await signup.ask_again(desk.database, desk.gate, desk.receptions, key)
+    with tracing.span("POST /confirm") as confirming:
+        await signup.confirm(desk.database, desk.receptions, key)
+    assert len({first.id, again.id, confirming.id}) == 3
+    assert await traces(desk, "confirm") == [first.id, again.id]
+    assert await traces(desk, "welcome") == [confirming.id]
+    assert await traces(desk, "notice") == [first.id, first.id]  # what waited is the signup's still
 
 
 # -- wanting no more -----------------------------------------------------------------------------------------------

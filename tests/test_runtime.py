@@ -120,13 +120,22 @@ async def test_start_that_is_cancelled_closes_what_was_open(diary: Diary) -> Non
 
 def test_nothing_is_opened_before_the_steps_are(settings: Settings) -> None:
     made = Runtime(settings)
-    assert [step.name for step in made.steps()] == ["database", "mailbox", "smtp pool", "dispatcher", "jobs", "metrics"]
+    assert [step.name for step in made.steps()] == [
+        "traces",
+        "database",
+        "mailbox",
+        "smtp pool",
+        "dispatcher",
+        "jobs",
+        "metrics",
+    ]
     assert not settings.data_dir.exists()
 
 
 def test_with_a_relay_there_is_no_mailbox(environ: dict[str, str]) -> None:
     settings = load(environ | {"DOORBELL_SMTP_URL": "smtp://127.0.0.1:1", "DOORBELL_MAIL_FROM": "a@b.example"})
     assert [step.name for step in Runtime(settings).steps()] == [
+        "traces",
         "database",
         "smtp pool",
         "dispatcher",

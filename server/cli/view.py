@@ -156,6 +156,7 @@ def page(account: Account) -> str:
         "from": entry.sender,
         "to": entry.recipient,
         "message id": entry.message_id,
+        "request id": entry.request_id,
         "written": f"{_time(entry.created_at)}, {duration(entry.read_at - entry.created_at)} ago",
         "ended": _time(entry.settled_at) if entry.settled_at is not None else None,
         "last reply": entry.reply,

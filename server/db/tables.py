@@ -94,6 +94,8 @@ outbox = Table(
     Column("reply", Text),
     Column("created_at", Double, nullable=False),
     Column("settled_at", Double),
+    # what wrote it, as a traceparent (see server.tracing); None from before it was kept
+    Column("trace", String(55)),
     Index(None, "state", "due_at"),
 )
 

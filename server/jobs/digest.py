@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, select, update
 
-from server import log
+from server import log, tracing
 from server.db import Database
 from server.db.tables import now, outbox, signups
 from server.jobs.schedule import Job
@@ -80,10 +80,8 @@ def _mails(reception: Reception, found: Untold) -> list[store.Addressed]:
     entries = [entry(reception.site, row._asdict(), row.created_at) for row in found.signups]
     body = Body(reception.templates.render("digest", digest_values(reception.about, entries, found.more)))
     return [
-        store.Addressed(
-            reception.site.slug, None, store.Mail("digest", reception.frame.fill(body, owner), to_visitor=False)
-        )
-        for owner in reception.site.mail.notify
+        store.Addressed(reception.site.slug, None, store.Mail("digest", message, to_visitor=False), tracing.current())
+        for message in (reception.frame.fill(body, owner) for owner in reception.site.mail.notify)
     ]
 
 

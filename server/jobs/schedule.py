@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Update, and_, or_, select, update
 
-from server import log, metrics
+from server import log, metrics, tracing
 from server.db import Database, DatabaseUnavailable
 from server.db.tables import jobs, now
 
@@ -81,22 +81,28 @@ class Schedule:
             return min(wait, POLL_SECONDS)
         if not await self._database.transact(_take, job, self.owner):
             return POLL_SECONDS  # another was faster
-        next_in: float | None = job.every_seconds
         renewing = asyncio.create_task(self._renew(job))
         try:
-            await job.run(self._closing)
-            if self._closing.is_set():
-                next_in = None  # perhaps not done: it is due still
-            else:
-                metrics.job_ended(job.name, well=True)
-        except Exception as error:
-            _report(job, error)
-            metrics.job_ended(job.name, well=False)
-            next_in = min(RETRY_SECONDS, job.every_seconds)
+            next_in = await self._run(job)
         finally:
             renewing.cancel()
         await self._database.transact(_give_back, job.name, self.owner, next_in)
         return 0.0
+
+    async def _run(self, job: Job) -> float | None:
+        """Does it; answers in how many seconds it is due again, None where it is due still."""
+        with tracing.span(f"job {job.name}") as span:
+            try:
+                await job.run(self._closing)
+            except Exception as error:
+                span.fail(type(error).__name__)
+                _report(job, error)
+                metrics.job_ended(job.name, well=False)
+                return min(RETRY_SECONDS, job.every_seconds)
+        if self._closing.is_set():
+            return None  # perhaps not done
+        metrics.job_ended(job.name, well=True)
+        return job.every_seconds
 
     async def _renew(self, job: Job) -> None:
         while True:

@@ -7,10 +7,11 @@ import asyncio
 import uuid
 from collections.abc import Coroutine, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from contextvars import Context
+from dataclasses import dataclass, replace
 from time import monotonic
 
-from server import log, metrics
+from server import log, metrics, tracing
 from server.db import Database, DatabaseUnavailable
 from server.mail.connection import Reply
 from server.mail.errors import Deferred, Held, MailError, Refused, Stage, Uncertain, clean, loggable
@@ -41,13 +42,15 @@ _OUTCOMES: dict[type[MailError], Outcome] = {
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """How an attempt ended. `well`: what that says of the recipient's domain (see `Turns.landed`)."""
+    """How an attempt ended. `code`: of the SMTP reply, None without one. `well`: what that says of the recipient's
+    domain (see `Turns.landed`)."""
 
     outcome: Outcome
     reply: str
     retry_in: float | None = None
     suppress: bool = False
     well: bool | None = None
+    code: int | None = None
 
 
 @dataclass(slots=True)
@@ -189,6 +192,8 @@ class Dispatcher:
             return False  # `close` gives them back
         # Ours already: our own lease ran out (the machine slept), the attempt is still under way.
         fresh = [row for row in rows if row.id not in self._leases]
+        for row in fresh:
+            _log.debug("mail.claimed", request_id=tracing.request_id(row.trace), **_facts(row))
         self._leases.update((row.id, _Lease(begun + LEASE_SECONDS, begun - row.age_seconds)) for row in rows)
         surplus = self._turns.add(fresh)
         self._forget(surplus)
@@ -290,9 +295,14 @@ class Dispatcher:
             and not (self._closing or self.breaker.open or self.window.pause)
             and (row := self._turns.take()) is not None
         ):
-            self._sending[row.id] = asyncio.create_task(self._deliver(row))
+            # In a context of its own: where one ends the next begins, and must not pass for a part of what that was of.
+            self._sending[row.id] = asyncio.create_task(self._deliver(row), context=Context())
 
     async def _deliver(self, row: Claimed) -> None:
+        with tracing.span("mail.send", "client", row.trace, **_facts(row)) as span:
+            await self._try(row, span)
+
+    async def _try(self, row: Claimed, span: tracing.Span) -> None:
         begun, end = monotonic(), None
         try:
             end = await self._attempt(row)
@@ -307,8 +317,9 @@ class Dispatcher:
                 if end.outcome is Outcome.SENT and (lease := self._leases.get(row.id)):
                     metrics.delivered(monotonic() - lease.born)
                 settlement = Settlement(row.id, self.owner, end.outcome, end.reply, seconds, end.retry_in, end.suppress)
+                _note(span, end)
                 # A task of its own: a reply that we have heard must not be forgotten because somebody stops waiting.
-                self._settling[row.id] = asyncio.create_task(self._settle(row, settlement))
+                self._settling[row.id] = asyncio.create_task(self._settle(row, settlement, end.code))
             if rest:
                 self._rest(row.domain, rest)
             self._go_on()
@@ -332,16 +343,16 @@ class Dispatcher:
         try:
             reply = await self._send(row)
         except MailError as error:
-            return self._judge(row, error)
+            return replace(self._judge(row, error), code=error.code)
         except (PoolClosed, TimeoutError) as error:
             return _End(Outcome.HELD, str(error) or "no free connection", 1.0)
         except Exception as error:
             # Not foreseen, so not known to be the mail's fault: later, and loudly.
-            _log.exception("mail.unexpected", outbox_id=row.id)
+            _log.exception("mail.unexpected", **_facts(row))
             return self._later(row, Outcome.DEFERRED, clean(f"{type(error).__name__}: {error}"))
         self._refused.pop(row.sender, None)
         self.window.went_well()
-        return _End(Outcome.SENT, str(reply), well=True)
+        return _End(Outcome.SENT, str(reply), well=True, code=reply.code)
 
     async def _send(self, row: Claimed) -> Reply:
         if row.message is None:
@@ -394,7 +405,7 @@ class Dispatcher:
             return _End(Outcome.FAILED, f"gave up after {attempts} attempts; the last: {reply}", well=well)
         return _End(outcome, reply, retry.delay(row.attempts, greylisted=greylisted), well=well)
 
-    async def _settle(self, row: Claimed, settlement: Settlement) -> None:
+    async def _settle(self, row: Claimed, settlement: Settlement, code: int | None) -> None:
         try:
             ours = await self._write_down(settlement)
         finally:
@@ -405,10 +416,8 @@ class Dispatcher:
         say = _log.info if settlement.outcome is Outcome.SENT else _log.warning
         say(
             f"mail.{settlement.outcome}",
-            outbox_id=row.id,
-            site=row.site,
-            kind=row.kind,
-            attempt=row.attempts + 1,
+            **_facts(row),
+            **({} if code is None else {"code": code}),
             **({} if settlement.retry_in is None else {"retry_in": round(settlement.retry_in)}),
             **({} if ours else {"lease": "lost"}),
         )
@@ -428,6 +437,18 @@ class Dispatcher:
             if self._closing:
                 return False  # the lease runs out, and the mail goes again: a duplicate, not a loss
             await asyncio.sleep(1)
+
+
+def _facts(row: Claimed) -> dict[str, str | int]:
+    """What a log line, or a span, tells of a mail."""
+    signup = {} if row.signup_id is None else {"signup_id": row.signup_id}
+    return {"outbox_id": row.id, **signup, "site": row.site, "kind": row.kind, "attempt": row.attempts + 1}
+
+
+def _note(span: tracing.Span, end: _End) -> None:
+    span.note(outcome=end.outcome.value, smtp_code=end.code)
+    if end.outcome is not Outcome.SENT:
+        span.fail(end.outcome.value)
 
 
 async def _cut(tasks: list[asyncio.Task[None]]) -> None:

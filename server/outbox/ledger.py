@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, delete, func, or_, select, update
 
+from server import tracing
 from server.db.across import announce
 from server.db.tables import attempts, messages, now, outbox, suppressions
 
@@ -47,7 +48,10 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A mail as it stands. Times are seconds since 1970; `read_at` is when this was so, by the same clock."""
+    """A mail as it stands. Times are seconds since 1970; `read_at` is when this was so, by the same clock.
+
+    `request_id` is that of the request, or of the run of a job, which wrote it.
+    """
 
     id: int
     signup_id: int | None
@@ -56,6 +60,7 @@ class Entry:
     sender: str
     recipient: str
     message_id: str
+    request_id: str | None
     state: State
     attempts: int
     uncertain: int
@@ -119,6 +124,7 @@ _ENTRY = select(
     outbox.c.sender,
     outbox.c.recipient,
     outbox.c.message_id,
+    outbox.c.trace,
     _state.label("word"),
     outbox.c.attempts,
     outbox.c.uncertain,
@@ -132,7 +138,7 @@ _ENTRY = select(
 
 def _entry(row: Row[Any]) -> Entry:
     values = row._asdict()
-    return Entry(state=State(values.pop("word")), **values)
+    return Entry(state=State(values.pop("word")), request_id=tracing.request_id(values.pop("trace")), **values)
 
 
 def _matching(query: Select[Any], wanted: Filter) -> Select[Any]:

@@ -67,11 +67,12 @@ class Mail:
 
 @dataclass(frozen=True, slots=True)
 class Addressed:
-    """A mail, and the site and the signup that it is about."""
+    """A mail, and the site and the signup that it is about. `trace`: the traceparent of what writes it."""
 
     site: str
     signup_id: int | None
     mail: Mail
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,8 @@ class Claimed:
     to_visitor: bool
     attempts: int
     age_seconds: float
+    signup_id: int | None
+    trace: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,7 @@ def _row(one: Addressed) -> dict[str, object]:
         "state": one.mail.state,
         "reply": one.mail.reply,
         "ended": one.mail.state == "suppressed",
+        "trace": one.trace,
     }
 
 
@@ -207,6 +211,8 @@ def _claim(besides: bool) -> Update:
             outbox.c.recipient_hash.is_not(None).label("to_visitor"),
             outbox.c.attempts,
             (now() - outbox.c.created_at).label("age_seconds"),
+            outbox.c.signup_id,
+            outbox.c.trace,
         )
     )
 

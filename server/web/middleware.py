@@ -5,17 +5,15 @@ Not BaseHTTPMiddleware: it buffers, slows every request, and has cancelled backg
 
 import asyncio
 import re
-import uuid
 from collections.abc import Callable
 from time import perf_counter
 
-import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server import log, metrics
+from server import log, metrics, tracing
 from server.i18n import Text
 from server.site import RESERVED_SLUGS
 from server.web.pages import language
@@ -31,6 +29,8 @@ SECURITY_HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
+# Others are whatever a client thinks of; OpenTelemetry's conventions put one word for all of them.
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
 _SECURITY_FIELDS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
 
@@ -73,7 +73,8 @@ def _route(path: str) -> str:
 
 
 class RequestId:
-    """X-Request-ID: made here, in every log line of the request. A client's own is not believed."""
+    """X-Request-ID: in every log line of the request, and in those of the mails that it causes. A client's own is not
+    believed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -81,13 +82,25 @@ class RequestId:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        identity = uuid.uuid4().hex
+        method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
+        with tracing.span(method, "server", tracing.incoming(Headers(scope=scope))) as span:
 
-        def stamp(headers: MutableHeaders) -> None:
-            headers["x-request-id"] = identity
+            async def stamped(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    MutableHeaders(scope=message)["x-request-id"] = span.id
+                    _note(span, scope, method, message["status"])
+                await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=identity):
-            await self.app(scope, receive, _on_start(send, stamp))
+            await self.app(scope, receive, stamped)
+
+
+def _note(span: tracing.Span, scope: Scope, method: str, status: int) -> None:
+    route: str | None = getattr(scope.get("route"), "path", None)
+    if route is not None:
+        span.rename(f"{method} {route}")
+    span.note_http(method, route, status)
+    if status >= 500:
+        span.fail(str(status))
 
 
 class BodyLimit:

@@ -177,6 +177,15 @@ def test_show_for_programs(run: Run, outbox: Outbox) -> None:
     assert shown["message"]["text"].strip() == "Hi"
 
 
+def test_show_tells_the_request_that_wrote_it(run: Run, outbox: Outbox) -> None:
+    id = "5" * 32
+    outbox.add(f"trace = '00-{id}-{id[:16]}-01'")
+    outbox.add()
+    assert f"  request id  {id}" in run("mail", "show", "1").stdout.splitlines()
+    assert "request id" not in run("mail", "show", "2").stdout
+    assert [objects(run("mail", "show", mail, "--json"))[0]["request_id"] for mail in "12"] == [id, None]
+
+
 def test_show_raw_is_the_message_to_the_byte(run: Run, outbox: Outbox) -> None:
     outbox.add()
     [(data,)] = outbox.sql("SELECT data FROM messages")

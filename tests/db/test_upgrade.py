@@ -81,7 +81,11 @@ FROM_0003 = [
     a_mail(4, "notice", OWNER, "awaiting"),
     a_mail(5, "confirm", "spam@there.example", "awaiting"),
 ]
-MAILS = {"0001": FROM_0001, "0002": FROM_0002, "0003": FROM_0003}
+FROM_0004 = [
+    *FROM_0003,
+    a_mail(4, "confirm", "again@there.example", "pending", trace=f"00-{'a' * 32}-{'b' * 16}-01"),
+]
+MAILS = {"0001": FROM_0001, "0002": FROM_0002, "0003": FROM_0003, "0004": FROM_0004}
 
 
 def people(revision: str) -> dict[str, Status]:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from sqlalchemy import Connection, event
+from structlog.testing import capture_logs
 
 from server import registry
 from server.db import Database
-from server.jobs import digest
+from server.jobs import digest, schedule
 from server.runtime import Runtime, opened
 from server.settings import Settings
 from server.signup import Reception
@@ -45,6 +47,23 @@ async def test_owner_is_told_of_what_was_not_confirmed(database: Database, lamps
     assert "ann@there.example" in text and "Which colour?" in text and "two\n  lines" in text
     [row] = change(database, "SELECT recipient, state, recipient_hash, signup_id FROM outbox WHERE kind = 'digest'")
     assert row == ("owner@bikeshed.example", "pending", None, None)
+
+
+async def test_mail_has_the_id_of_the_run_and_so_have_its_lines(
+    database: Database, lamps: Reception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "POLL_SECONDS", 0.05)
+    await sign_up(database, lamps, ["ann@there.example"], age=7 * HOUR)
+    made = schedule.Schedule(database, [digest.job(database, lambda: {"lamps": lamps})])
+    with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as said:
+        await made.open()
+        await eventually(lambda: len(digests(database)) == 1 and "digest.written" in str(said))
+        await made.close()
+    [(trace,)] = change(database, "SELECT trace FROM outbox WHERE kind = 'digest'")
+    [written] = [line for line in said if line["event"] == "digest.written"]
+    assert trace[3:35] == written["request_id"]
+    [(signups,)] = change(database, "SELECT trace FROM outbox WHERE kind = 'confirm'")
+    assert signups != trace
 
 
 async def test_is_told_once(database: Database, lamps: Reception) -> None:

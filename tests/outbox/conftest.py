@@ -90,9 +90,11 @@ async def smtpd() -> AsyncIterator[Smtpd]:
         yield smtpd
 
 
-async def add(database: Database, *recipients: str, sender: str = "site@here.example") -> None:
+async def add(
+    database: Database, *recipients: str, sender: str = "site@here.example", trace: str | None = None
+) -> None:
     mails = [store.Mail("welcome", mail(recipient, sender), to_visitor=True) for recipient in recipients]
-    await database.transact(store.add, [store.Addressed("bikes", None, mail) for mail in mails])
+    await database.transact(store.add, [store.Addressed("bikes", None, mail, trace) for mail in mails])
 
 
 async def run(database: Database, sql: str, **values: Any) -> None:

@@ -20,7 +20,9 @@ _numbers = count(1)
 
 
 def claimed(domain: str) -> Claimed:
-    return Claimed(b"", next(_numbers), "bikes", "welcome", "a@here.example", f"b@{domain}", domain, True, 0, 0.0)
+    return Claimed(
+        b"", next(_numbers), "bikes", "welcome", "a@here.example", f"b@{domain}", domain, True, 0, 0.0, None, None
+    )
 
 
 def take(turns: Turns) -> str | None:
