@@ -34,6 +34,21 @@ CONFIRM_SECONDS = 7 * 86400.0
 # How long the same Idempotency-Key means the same post.
 REPEAT_SECONDS = 86400.0
 _YES, _NO = Text("yes"), Text("no")
+# What a digest calls mails and signups.
+_KINDS = {
+    "confirm": Text("Request to confirm"),
+    "already": Text("Reminder to somebody known"),
+    "welcome": Text("Welcome"),
+    "notice": Text("Notice of a signup"),
+}
+_STATUSES = {
+    "confirmed": Text("Confirmed"),
+    "accepted": Text("Accepted"),
+    "unconfirmed": Text("Not confirmed"),
+    "spam": Text("Taken for spam"),
+}
+# Of what a mail server said, a digest repeats so many characters.
+_LONGEST_REPLY = 300
 # A signup's key is the time and 64 random bits, as long for each, so that links are too.
 _KEY_LENGTH = 29
 
@@ -115,7 +130,7 @@ def reception(site: Site, *, base_url: str, mail_from: str | None, keys: Keys) -
     problems = [f"{file}: is no template's name" for file in templates.strangers()]
     samples = [entry(site, _answers(sample(site, form, full)), time.time()) for full in (True, False)]
     tried: list[tuple[str, Mapping[str, object]]] = [("notice", _notice(about, one)) for one in samples]
-    tried.append(("digest", digest_values(about, samples, 3)))
+    tried.append(("digest", digest_sample(site, about, samples)))
     for kind, values in tried:
         try:
             templates.check(kind, values)
@@ -201,17 +216,57 @@ def entry(site: Site, signup: Mapping[str, Any], received: float) -> dict[str, o
         {"name": name, "label": site.label(name) if name in declared else name, "value": _shown(value, site.locale)}
         for name, value in answers.items()
     ]
-    when = datetime.fromtimestamp(received, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return {"email": signup["email"], "name": signup["name"], "fields": fields, "received": when}
+    return {"email": signup["email"], "name": signup["name"], "fields": fields, "received": _when(received)}
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _notice(about: Mapping[str, object], one: Mapping[str, object]) -> dict[str, object]:
     return {"site": dict(about), **one}
 
 
-def digest_values(about: Mapping[str, object], entries: Sequence[Mapping[str, object]], more: int) -> dict[str, object]:
-    """What a digest may speak of: signups nobody confirmed, as `entry` makes them, and how many are not among them."""
-    return {"site": dict(about), "entries": list(entries), "more": more}
+def failure(site: Site, kind: str, recipient: str, reply: str | None, ended: float) -> dict[str, object]:
+    """A mail that failed as a digest shows it. `ended`: seconds since 1970."""
+    said = " ".join((reply or "").split())
+    if len(said) > _LONGEST_REPLY:
+        said = f"{said[:_LONGEST_REPLY]}…"
+    what = _KINDS[kind].within(catalogue(site.locale)) if kind in _KINDS else kind
+    return {"kind": kind, "what": what, "recipient": recipient, "reply": said, "when": _when(ended)}
+
+
+def digest_values(
+    site: Site,
+    about: Mapping[str, object],
+    entries: Sequence[Mapping[str, object]],
+    more: int,
+    failures: Sequence[Mapping[str, object]],
+    more_failures: int,
+    counts: Mapping[str, int],
+    since: float,
+) -> dict[str, object]:
+    """What a digest may speak of: signups nobody confirmed, as `entry` makes them, and mails that failed, as `failure`
+    does; how many are not among them; and how many signups of each status came `since` then (seconds since 1970)."""
+    words = catalogue(site.locale)
+    came = [
+        {"status": status, "label": label.within(words), "count": counts[status]}
+        for status, label in _STATUSES.items()
+        if counts.get(status)
+    ]
+    listed = {"entries": list(entries), "more": more, "failures": list(failures), "more_failures": more_failures}
+    return {"site": dict(about), **listed, "counts": came, "since": _when(since)}
+
+
+def digest_sample(
+    site: Site, about: Mapping[str, object], entries: Sequence[Mapping[str, object]]
+) -> dict[str, object]:
+    """What a digest may look like that tells of these signups."""
+    ended, reply = time.time() - 3600, "rcpt: 550 5.1.1 There is no such mailbox here"
+    people = {"confirm": str(entries[0]["email"]), "notice": next(iter(site.mail.notify), "owner@example.com")}
+    failures = [failure(site, kind, recipient, reply, ended) for kind, recipient in people.items()]
+    counts = dict.fromkeys(_STATUSES, 2)
+    return digest_values(site, about, entries, 3, failures, 2, counts, time.time() - 86400)
 
 
 def _shown(value: Value, locale: str) -> str | None:

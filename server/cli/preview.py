@@ -55,7 +55,7 @@ def _values(reception: signup.Reception) -> Mapping[str, object]:
         for said in samples
     ]
     return {
-        **signup.digest_values(reception.about, entries, more=3),
+        **signup.digest_sample(one, reception.about, entries),
         **entries[0],
         "confirm_url": f"{reception.base}/confirm/{signup.confirm_token(keys, '0' * 29)}",
         "unsubscribe_url": f"{reception.base}/unsubscribe/{signup.unsubscribe_token(keys, one.slug, '0' * 64)}",

@@ -11,7 +11,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, delete, insert, or_, select, update
 
 from server import registry
+from server.db.across import alone
 from server.db.tables import messages, now, outbox, signups, suppressions
+from server.jobs import digest
+from server.mail.mailbox import naming
 from server.outbox import ledger
 from server.outbox.ledger import State
 from server.outbox.store import recipient_hash
@@ -67,14 +70,21 @@ def _theirs(hashed: str) -> ColumnElement[bool]:
     return or_(outbox.c.signup_id.in_(own), outbox.c.recipient_hash == hashed)
 
 
-def _digests(hashed: str) -> ColumnElement[bool]:
-    """They were written when their signups were told of: at the same time to the millisecond."""
+def _digests(connection: Connection, address: str) -> list[ledger.Entry]:
+    """Those that told of their signups, written at the same time to the millisecond; and whose text names them, as the
+    recipient of a mail that failed."""
     told = and_(
-        signups.c.recipient_hash == hashed,
+        signups.c.recipient_hash == recipient_hash(address),
         signups.c.site == outbox.c.site,
         signups.c.told_at == outbox.c.created_at,
     )
-    return and_(outbox.c.kind == "digest", select(signups.c.id).where(told).exists())
+    digests = and_(outbox.c.signup_id.is_(None), outbox.c.kind == "digest")
+    kept = select(outbox.c.id, messages.c.data).join(messages, messages.c.outbox_id == outbox.c.id).where(digests)
+    named = naming(address)
+    # A few at a time: together they may be many. Without their heads, where the owner's address is.
+    texts = connection.execute(kept.execution_options(yield_per=20))
+    ids = [id for id, data in texts if named(data.partition(b"\r\n\r\n")[2])]
+    return ledger.mails(connection, and_(digests, or_(select(signups.c.id).where(told).exists(), outbox.c.id.in_(ids))))
 
 
 def held(connection: Connection, address: str) -> Held:
@@ -86,7 +96,7 @@ def held(connection: Connection, address: str) -> Held:
     return Held(
         registry.of(connection, hashed),
         [account for account in accounts if account is not None],
-        ledger.mails(connection, _digests(hashed)),
+        _digests(connection, address),
         [Suppression(*row) for row in rows],
     )
 
@@ -99,8 +109,9 @@ def erase(connection: Connection, address: str) -> Erased:
     if connection.dialect.name == "sqlite":
         # What is deleted is overwritten in the file.
         connection.exec_driver_sql("PRAGMA secure_delete = ON")
+    alone(connection, "digest")
     hashed = recipient_hash(address)
-    mails, digests = ledger.mails(connection, _theirs(hashed)), ledger.mails(connection, _digests(hashed))
+    mails, digests = ledger.mails(connection, _theirs(hashed)), _digests(connection, address)
     if sending := [mail.id for mail in [*mails, *digests] if mail.state is State.SENDING]:
         raise BeingSent(sending)
     own = signups.c.recipient_hash == hashed
@@ -114,18 +125,19 @@ def erase(connection: Connection, address: str) -> Erased:
 
 
 def _take_back(connection: Connection, digests: Sequence[ledger.Entry]) -> tuple[int, int]:
-    """Removes the texts of these digests. Those that wait are cancelled; the signups in them will be told of again, and
-    so those of a digest that reached nobody, for without its text it never will."""
-    ids = [mail.id for mail in digests]
-    connection.execute(delete(messages).where(messages.c.outbox_id.in_(ids)))
-    waiting = and_(outbox.c.id.in_(ids), outbox.c.state == "pending")
-    cancelled = update(outbox).where(waiting).values(state="cancelled", reply="an address in it was erased")
-    unsent = connection.execute(cancelled.values(settled_at=now(), lease_owner=None, lease_until=None)).rowcount
-    untold = 0
-    for place in {(mail.site, mail.created_at) for mail in digests}:
-        states = {mail.state for mail in digests if (mail.site, mail.created_at) == place}
+    """Removes the texts of these digests. Those that wait are cancelled, and so those that reached nobody, for without
+    their texts they never will; the signups and the failed mails in them will be told of again."""
+    connection.execute(delete(messages).where(messages.c.outbox_id.in_([mail.id for mail in digests])))
+    unsent = untold = 0
+    for site, told_at in {(mail.site, mail.created_at) for mail in digests}:
+        some = {mail.id: mail.state for mail in digests if (mail.site, mail.created_at) == (site, told_at)}
+        states = set(some.values())
         if states & ledger.PENDING or State.SENT not in states:
-            again = and_(signups.c.site == place[0], signups.c.told_at == place[1])
+            waiting = and_(outbox.c.id.in_(list(some)), outbox.c.state.in_(["pending", "failed"]))
+            cancelled = update(outbox).where(waiting).values(state="cancelled", reply=digest.TAKEN_BACK)
+            cancelled = cancelled.values(settled_at=now(), lease_owner=None, lease_until=None)
+            unsent += connection.execute(cancelled).rowcount
+            again = and_(signups.c.site == site, signups.c.told_at == told_at)
             untold += connection.execute(update(signups).where(again).values(told_at=None)).rowcount
     return unsent, untold
 

@@ -11,7 +11,7 @@ import mailbox
 import os
 import re
 from binascii import a2b_qp
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -95,13 +95,12 @@ class Mailbox:
         if not (self.folder / "new").is_dir():
             return []
         box = mailbox.Maildir(self.folder)
-        # As a whole word: it is also the end, or the beginning, of other people's.
-        name = re.compile(rb"(?<![\w.+-])" + re.escape(address.lower().encode()) + rb"(?![\w-]|\.\w)")
+        named = naming(address)
         ids = [message_id.encode() for message_id in message_ids]
         found = []
         for key in sorted(box.keys(), key=_order):
             data = _bytes(box, key) or b""
-            if name.search(a2b_qp(data).lower()) or any(one in data for one in ids):
+            if named(data) or any(one in data for one in ids):
                 found.append(_read(box, key))
         return [caught for caught in found if caught is not None]
 
@@ -113,6 +112,13 @@ class Mailbox:
         box = mailbox.Maildir(self.folder)
         for key in keys:
             box.discard(key)
+
+
+def naming(address: str) -> Callable[[bytes], bool]:
+    """Tells of mails in quoted-printable, as all of ours are, which name this address. Capitals do not matter."""
+    # As a whole word: it is also the end, or the beginning, of other people's.
+    name = re.compile(rb"(?<![\w.+-])" + re.escape(address.lower().encode()) + rb"(?![\w-]|\.\w)")
+    return lambda data: name.search(a2b_qp(data).lower()) is not None
 
 
 def _order(key: str) -> tuple[int, ...]:

@@ -12,10 +12,10 @@ from server.mail.mailbox import Mailbox
 from server.outbox.store import recipient_hash
 from server.signup import Reception
 from tests.conftest import ON_SQLITE
-from tests.jobs.test_digest import digests, run
+from tests.jobs.test_digest import digests, fail, pass_time, run
 from tests.signups import HOUR, change, sign_up
 
-ANN, BOB = "ann@there.example", "bob@there.example"
+ANN, BOB, CAT = "ann@there.example", "bob@there.example", "cat@there.example"
 
 
 async def everything(database: Database) -> str:
@@ -65,16 +65,62 @@ async def test_others_in_a_digest_that_was_not_sent_are_in_the_next(
 ) -> None:
     await sign_up(database, lamps, [ANN, BOB], age=7 * HOUR)
     found = await database.read(digest.untold, "lamps")
-    mails = digest._mails(lamps, found) + digest._mails(lamps, found)
-    await database.transact(digest.tell, [1, 2], mails[: len(states)])
+    told, content = digest._fitting(lamps, found, {})
+    mails = digest._mails(lamps, content) + digest._mails(lamps, content)
+    assert await database.transact(digest.tell, "lamps", found, told, mails[: len(states)])
     for number, state in enumerate(states):
         change(database, f"UPDATE outbox SET state = '{state}' WHERE kind = 'digest' AND id = {5 + number}")
     erased = await database.transact(people.erase, ANN)
-    assert (erased.unsent, erased.untold) == (states.count("pending"), int(again))
+    unsent = len(states) - states.count("sent")
+    assert (erased.unsent, erased.untold) == (unsent, int(again))
     ended = change(database, "SELECT state FROM outbox WHERE kind = 'digest' ORDER BY id")
-    assert [state for (state,) in ended] == ["cancelled" if state == "pending" else state for state in states]
+    assert [state for (state,) in ended] == ["sent" if state == "sent" else "cancelled" for state in states]
     await run(database, lamps)
     assert [BOB in text and ANN not in text for text in digests(database)] == [True] * again
+
+
+async def test_digest_that_names_them_as_the_recipient_of_a_failed_mail(database: Database, lamps: Reception) -> None:
+    await sign_up(database, lamps, [ANN, BOB])
+    fail(database, reply=f"550 no {ANN.upper()}")
+    await run(database, lamps)
+    change(database, "UPDATE outbox SET state = 'sent' WHERE kind = 'digest'")
+    # Their mail was sent again meanwhile: the digest names them still.
+    change(database, "UPDATE outbox SET state = 'sent', reply = '', settled_at = 1 WHERE kind = 'confirm'")
+    assert len((await database.read(people.held, ANN)).digests) == 1
+    erased = await database.transact(people.erase, ANN)
+    assert (erased.signups, erased.digests, erased.unsent, erased.untold) == (1, 1, 0, 0)
+    assert ANN not in await everything(database)
+    await run(database, lamps)
+    assert digests(database) == []
+
+
+@pytest.mark.parametrize("state", ["pending", "failed"])
+async def test_other_failures_in_a_digest_that_was_not_sent_are_in_the_next(
+    database: Database, lamps: Reception, state: str
+) -> None:
+    await sign_up(database, lamps, [ANN, BOB, CAT])
+    fail(database, "kind = 'confirm' AND signup_id < 3")
+    await run(database, lamps)
+    pass_time(database, HOUR)
+    fail(database, "kind = 'confirm' AND signup_id = 3", ago=HOUR / 2)
+    await run(database, lamps)
+    assert [(ANN in text, BOB in text, CAT in text) for text in digests(database)] == [
+        (True, True, False),
+        (False, False, True),
+    ]
+    change(database, f"UPDATE outbox SET state = '{state}' WHERE kind = 'digest'")
+    assert (await database.transact(people.erase, ANN)).unsent == 1
+    await run(database, lamps)
+    await run(database, lamps)
+    # The later one too, once more: rather than that one is missing.
+    assert [(BOB in text, CAT in text) for text in digests(database)] == [(False, True), (True, True)]
+    assert ANN not in await everything(database)
+
+
+async def test_digests_are_not_theirs_for_their_owner_has_the_address(database: Database, lamps: Reception) -> None:
+    await sign_up(database, lamps, [BOB], age=7 * HOUR)
+    await run(database, lamps)
+    assert (await database.read(people.held, lamps.site.mail.notify[0])).digests == []
 
 
 @pytest.mark.parametrize("kind", ["confirm", "notice", "digest"])

@@ -22,6 +22,14 @@ VALUES: dict[str, Any] = {
     "more": 3,
 }
 VALUES["entries"] = [{name: VALUES[name] for name in ("email", "name", "fields", "received")}] * 2
+VALUES |= {
+    "since": "2026-01-30 12:00 UTC",
+    "counts": [{"status": "confirmed", "label": "1", "count": 2}],
+    "failures": [
+        {"kind": "welcome", "what": "2", "recipient": "late@there.example", "reply": "550 5.1.1 - " * 20, "when": "UTC"}
+    ],
+    "more_failures": 4,
+}
 LANGUAGES = ["en", "zh-CN"]
 
 
@@ -72,9 +80,24 @@ def test_digest_shows_everything_of_each_and_says_that_nothing_is_proven() -> No
     for part in (content.text, content.html):
         assert part.count("visitor@there.example") == part.count("Red") == 2
         assert part.count("Not confirmed") == 2 and "not proven" in part and "3 more are not shown" in part
-    one = Templates().render("digest", VALUES | {"more": 1})
+    one = Templates().render("digest", VALUES | {"more": 1, "more_failures": 0})
     assert "One more is not shown" in one.text
-    assert "not shown" not in Templates().render("digest", VALUES | {"more": 0}).text
+    assert "not shown" not in Templates().render("digest", VALUES | {"more": 0, "more_failures": 0}).text
+
+
+@pytest.mark.parametrize(
+    ("without", "subject", "left", "gone"),
+    [
+        ("entries", "Mails that failed: Bike Shed", "late@there.example", "not confirmed"),
+        ("failures", "Signups not confirmed: Bike Shed", "visitor@there.example", "failed"),
+        ("counts", "Mails that failed, signups not confirmed: Bike Shed", "late@there.example", "New signups since"),
+    ],
+)
+def test_digest_says_nothing_of_what_there_is_not(without: str, subject: str, left: str, gone: str) -> None:
+    content = Templates().render("digest", VALUES | {without: []})
+    assert content.subject == subject
+    for part in (content.text, content.html[content.html.index("<body") :]):
+        assert left in part and gone not in part
 
 
 # -- styles ------------------------------------------------------------------------------------------------------------
