@@ -165,7 +165,8 @@ def run(settings: Settings) -> bool:
         timeout_worker_healthcheck=HANGING_SECONDS,
     )
     try:
-        listener.bound(settings.host, settings.port, shared=False).close()  # else another's sockets could share the port with ours
+        # Else another's sockets could share the port with ours.
+        listener.bound(settings.host, settings.port, shared=False).close()
     except OSError as error:
         _log.error("start.failed", step="port", reason=f"{settings.host}:{settings.port}: {error.strerror}")
         return False
