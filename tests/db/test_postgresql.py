@@ -157,6 +157,28 @@ async def test_of_several_servers_the_one_that_is_left_is_taken(way: Way, url: s
     await other.close()
 
 
+async def test_connections_that_a_network_lost_are_given_up_together(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "STATEMENT_SECONDS", 1)
+    monkeypatch.setattr(engine, "AGAIN_SECONDS", 20)
+    async with by(way) as database:
+        await asyncio.gather(*(database.transact(put, f"before {number}") for number in range(5)))
+        way.silence()
+        async with asyncio.timeout(60):
+            await database.transact(put, "after")
+        assert len(await database.read(counted)) == 6
+
+
+async def test_schema_that_another_changes_meanwhile_costs_nothing(url: str) -> None:
+    with postgresql.bare() as bare:
+        database = Database(bare)
+        await database.open()
+        await database.transact(put, "one", 1)
+        assert await database.read(counted) == {"one": 1}
+        postgresql.ask(bare, "ALTER TABLE counters ALTER COLUMN count TYPE bigint")
+        assert await database.read(counted) == {"one": 1}
+        await database.close()
+
+
 async def test_deadlock_is_resolved_by_trying_again(database: Database, url: str) -> None:
     for key in ("a", "b"):
         await database.transact(put, key)
@@ -325,6 +347,22 @@ async def test_who_was_cut_off_listens_again_and_looks(way: Way, database: Datab
         await way.close()
         await database.transact(announce)
         await way.open()
+        await eventually(lambda: len(heard) == 2)
+        await database.transact(announce)
+        await eventually(lambda: len(heard) == 3)
+        await stop()
+
+
+async def test_who_listens_to_a_network_that_lost_it_listens_again(
+    way: Way, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "ALIVE_SECONDS", 0.2)
+    monkeypatch.setattr(engine, "CONNECT_SECONDS", 2)
+    heard: list[bool] = []
+    async with by(way) as deaf:
+        stop = await deaf.listen(lambda: heard.append(True))
+        await eventually(lambda: len(heard) == 1)
+        way.silence()
         await eventually(lambda: len(heard) == 2)
         await database.transact(announce)
         await eventually(lambda: len(heard) == 3)
