@@ -42,6 +42,8 @@ ALIVE_SECONDS = 30.0
 # connection left.
 _UNDONE = frozenset({"40001", "40P01", "23505", "0A000"})
 _AWAY = frozenset({"57P01", "57P02", "57P03", "25006", "53300"})
+# Those of a value that a column cannot hold begin so.
+_DATA = "22"
 # A row that another wrote meanwhile is seen the next time; if it is not, it is our mistake.
 _MOST_UNDONE = 5
 
@@ -180,7 +182,7 @@ async def _persistently(engine: AsyncEngine, work: Callable[[Connection], T]) ->
             undone += _code(error) in _UNDONE
             passes = _passes(error) and undone < _MOST_UNDONE and monotonic() - begun < AGAIN_SECONDS
             if not passes:
-                if isinstance(error, (IntegrityError, ProgrammingError)):
+                if isinstance(error, (IntegrityError, ProgrammingError)) or _code(error).startswith(_DATA):
                     raise  # a mistake of ours, not a fault of the database
                 where = engine.url.render_as_string(hide_password=True)
                 raise DatabaseUnavailable(f"{where}: {_said(error)}") from error
