@@ -8,7 +8,20 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, delete, exists, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from server.db.across import announce
 from server.db.tables import now, outbox, signups, suppressions
@@ -199,8 +212,8 @@ def purge(connection: Connection, older_than: float, after: int = 0, limit: int 
     query = select(signups.c.id, over.label("over"))
     rows = connection.execute(query.where(signups.c.id > after).order_by(signups.c.id).limit(limit)).all()
     old = [row.id for row in rows if row.over]
-    connection.execute(delete(signups).where(signups.c.id.in_(old)))
-    return Purged(len(old), rows[-1].id if len(rows) == limit else None)
+    count = _remove(connection, select(signups.c.id).where(signups.c.id.in_(old))) if old else 0
+    return Purged(count, rows[-1].id if len(rows) == limit else None)
 
 
 def purge_waiting(connection: Connection, older_than: float, after: int = 0, limit: int = 200) -> Purged:
@@ -211,6 +224,11 @@ def purge_waiting(connection: Connection, older_than: float, after: int = 0, lim
         and_(signups.c.status == Status.UNCONFIRMED.value, signups.c.told_at < before),
         and_(signups.c.status == Status.SPAM.value, signups.c.created_at < before),
     )
-    chosen = select(signups.c.id).where(WAITING, over, _settled).limit(limit)
-    count = connection.execute(delete(signups).where(signups.c.id.in_(chosen))).rowcount
+    count = _remove(connection, select(signups.c.id).where(WAITING, over, _settled).limit(limit))
     return Purged(count, after if count == limit else None)
+
+
+def _remove(connection: Connection, chosen: Select[int]) -> int:
+    # Locked first, looked at again then: who confirms one just now has mail on its way, which must not go with it.
+    ids = connection.execute(chosen.with_for_update()).scalars().all()
+    return connection.execute(delete(signups).where(signups.c.id.in_(ids), _settled)).rowcount

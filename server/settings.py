@@ -102,9 +102,16 @@ def _database(value: str) -> str:
 
 
 def _broker(value: str) -> str:
-    url = urlsplit(value)
-    if url.scheme not in ("amqp", "amqps", "redis", "rediss") or not url.hostname:
-        raise ValueError("must look like amqp://user:password@host:5672 or redis://host:6379/0")
+    try:
+        url = urlsplit(value)
+        known = url.scheme in ("amqp", "amqps", "redis", "rediss") and url.hostname and (url.port or 1)
+    except ValueError:
+        known = False  # not the error: it quotes a part that may be the password
+    if not known:
+        raise ValueError(
+            "must look like amqp://user:password@host:5672 or redis://host:6379/0; "
+            "in user and password / is written %2F, # is %23 and @ is %40"
+        )
     return value
 
 

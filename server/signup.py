@@ -615,21 +615,25 @@ async def ask_again(database: Database, gate: Gate, receptions: Mapping[str, Rec
         return False
     message = to_visitor(reception, "confirm", row.email, row.recipient_hash, key)
     with tracing.span("signup.ask_again", site=row.site, signup_id=row.id):
-        await database.transact(_ask_again, gate, row, _answering("confirm", row, message))
-    return True
+        return await database.transact(_ask_again, gate, key, _answering("confirm", row, message))
 
 
-def _ask_again(connection: Connection, gate: Gate, row: Any, mail: store.Addressed) -> None:
+def _ask_again(connection: Connection, gate: Gate, key: str, mail: store.Addressed) -> bool:
+    # Once more: it may have been removed, or confirmed, since the mail was made for it.
+    row = connection.execute(_FOUND.with_for_update(), {"named": key}).first()
+    if row is None:
+        return False
     found = {one.site: one.reason for one in connection.execute(_SUPPRESSED, {"hashes": [row.recipient_hash]})}
     suppressed = found.get("") or found.get(row.site)
     if row.status == "spam" or row.confirmed_at is not None or suppressed == "bounced":
-        return
+        return True
     # The same allowance as after a new signup: who wanted no more is asked once a week, whoever has an old link.
     which = "again" if suppressed else "confirm"
     some = gate.hit(connection, limits.MAILS[which], gate.name(which, row.site, row.recipient_hash))
     name = gate.name("recipient", limits.canonical(row.email))
     if some and gate.hit(connection, limits.RECIPIENT, name):
         store.add(connection, [mail])
+    return True
 
 
 async def unsubscribe(database: Database, site: str, recipient_hash: str) -> None:

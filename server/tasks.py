@@ -29,6 +29,13 @@ EXPIRES_SECONDS = 60
 PAUSE_SECONDS = 0.1
 SWEEP_SECONDS = 5.0
 CONNECT_SECONDS = 2
+ANSWER_SECONDS = 5
+# It has no other way to know that a worker died; and one that vanished without a word would keep a thread for ever.
+_REDIS = {
+    "visibility_timeout": 2 * EXPIRES_SECONDS,
+    "socket_connect_timeout": CONNECT_SECONDS,
+    "socket_timeout": ANSWER_SECONDS,
+}
 # Drains that a worker has at a time. They only wait, so that another can be heard meanwhile.
 THREADS = 2
 
@@ -44,8 +51,7 @@ def create(broker_url: str) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_connection_timeout=CONNECT_SECONDS,
-        # Of Redis, which has no other way to know that a worker died.
-        broker_transport_options={"visibility_timeout": 2 * EXPIRES_SECONDS} if "redis" in broker_url else {},
+        broker_transport_options=_REDIS if broker_url.startswith("redis") else {},
         task_default_queue=QUEUE,
         # What RabbitMQ 4 keeps safe on several machines. Others do not know types.
         task_default_queue_type="quorum",

@@ -123,6 +123,15 @@ def test_password_that_breaks_the_url_is_not_shown(password: str) -> None:
     assert "hunter2" not in line
 
 
+@pytest.mark.parametrize("password", ["hunter2/x", "hunter2#x", "hunter2?x", "hunter2[x", "hunter2\u2100x"])
+@pytest.mark.parametrize("variable", ["DOORBELL_BROKER_URL", "DOORBELL_DATABASE_URL"])
+def test_password_that_breaks_the_url_of_what_is_shared_is_not_shown(variable: str, password: str) -> None:
+    scheme = {"DOORBELL_BROKER_URL": "amqp", "DOORBELL_DATABASE_URL": "postgresql+asyncpg"}[variable]
+    (line,) = problems({variable: f"{scheme}://me:{password}@there.example/name"})
+    assert line.startswith(f"{variable}: must look like")
+    assert "hunter2" not in line
+
+
 def test_secret_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "relay").write_text("smtp://mail.example.com\n")
     smtp = load({"DOORBELL_SMTP_URL_FILE": str(tmp_path / "relay")}, env_file=None).smtp_url

@@ -1,4 +1,5 @@
-"""A TCP proxy in front of a database, to be closed as a server that is restarted is, or a network that fails."""
+"""A TCP proxy in front of a database, to be closed as a server that is restarted is, or to say nothing more, like a
+network that fails."""
 
 import asyncio
 
@@ -11,6 +12,7 @@ class Way:
     def __init__(self, url: str) -> None:
         self._url = make_url(url)
         self._writers: set[asyncio.StreamWriter] = set()
+        self._silent: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self.port = 0
 
@@ -30,18 +32,22 @@ class Way:
                 writer.transport.abort()
             await self._server.wait_closed()
 
+    def silence(self) -> None:
+        """On the connections that there are nothing is heard any more, and nothing told; new ones work."""
+        self._silent |= self._writers
+
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there = await asyncio.open_connection(self._url.host, self._url.port)
         self._writers |= {writer, there[1]}
-        await asyncio.gather(_copy(reader, there[1]), _copy(there[0], writer))
+        await asyncio.gather(self._copy(reader, there[1]), self._copy(there[0], writer))
 
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    except OSError:
-        pass
-    finally:
-        writer.close()
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                if writer not in self._silent:
+                    writer.write(data)
+                    await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.close()

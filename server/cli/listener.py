@@ -174,3 +174,17 @@ def _greeting(settings: Settings, sites: Iterable[Site], reloads: bool) -> str:
     if reloads:
         lines += ["", f"  Pages reload themselves when something under {settings.sites_dir} changes."]
     return "\n".join([*lines, "", "  Stop with Ctrl+C.", ""])
+
+
+def bound(host: str, port: int, *, shared: bool) -> socket.socket:
+    """A socket on a port that does not listen yet; `shared` with others that say so too."""
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        made.bind((host, port))
+    except BaseException:
+        made.close()
+        raise
+    return made

@@ -39,7 +39,7 @@ class _Worker(Process):
 
     def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
         # One that all accept from would give a burst of connections to whoever wakes first.
-        self._socket = _bound(settings, shared=True)
+        self._socket = listener.bound(settings.host, settings.port, shared=True)
         super().__init__(config, [self._socket])
         self.begun_at = time.monotonic()
         self.buried = False
@@ -165,7 +165,8 @@ def run(settings: Settings) -> bool:
         timeout_worker_healthcheck=HANGING_SECONDS,
     )
     try:
-        _bound(settings, shared=False).close()  # else another's sockets could share the port with ours
+        # Else another's sockets could share the port with ours.
+        listener.bound(settings.host, settings.port, shared=False).close()
     except OSError as error:
         _log.error("start.failed", step="port", reason=f"{settings.host}:{settings.port}: {error.strerror}")
         return False
@@ -173,17 +174,3 @@ def run(settings: Settings) -> bool:
         workers = Workers(config, settings)
         workers.run()
     return not workers.failed
-
-
-def _bound(settings: Settings, *, shared: bool) -> socket.socket:
-    """A socket on our port that does not listen yet."""
-    made = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
-    try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        made.bind((settings.host, settings.port))
-    except BaseException:
-        made.close()
-        raise
-    return made

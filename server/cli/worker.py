@@ -14,6 +14,7 @@ from anyio.from_thread import start_blocking_portal
 
 from server.app import create_ops, load_receptions
 from server.cli import environment
+from server.cli.listener import bound
 from server.runtime import Runtime, StartupError, Step, opened
 from server.settings import Settings
 
@@ -53,14 +54,12 @@ def _tasks(settings: Settings) -> tuple[Any, str]:
     return tasks, settings.broker_url
 
 
-@asynccontextmanager
-async def _running(runtime: Runtime, settings: Settings, port: int | None) -> AsyncIterator[None]:
-    # Read anew for each digest; here to refuse what is broken.
-    async with opened([Step("sites", lambda: load_receptions(settings)), *runtime.steps()]):
-        if port is None:
-            yield
-            return
-        config = uvicorn.Config(
+class _Desk:
+    """Answers operators at a port, on the worker's loop, between `open` and `close`."""
+
+    def __init__(self, runtime: Runtime, settings: Settings, port: int) -> None:
+        self._address = f"{settings.host}:{port}"
+        self._config = uvicorn.Config(
             create_ops(settings, runtime),
             host=settings.host,
             port=port,
@@ -69,10 +68,27 @@ async def _running(runtime: Runtime, settings: Settings, port: int | None) -> As
             access_log=settings.access_log,
             ws="none",
         )
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server.serve())
+
+    async def open(self) -> None:
+        # Not left to uvicorn: what keeps it from listening ends its thread, of which the process would not hear.
         try:
-            yield
-        finally:
-            server.should_exit = True
-            await serving
+            self._socket = bound(self._config.host, self._config.port, shared=False)
+        except OSError as error:
+            raise OSError(f"{self._address}: {error.strerror}") from error
+        self._server = uvicorn.Server(self._config)
+        self._serving = asyncio.create_task(self._server.serve([self._socket]))
+
+    async def close(self) -> None:
+        self._server.should_exit = True
+        await self._serving
+
+
+@asynccontextmanager
+async def _running(runtime: Runtime, settings: Settings, port: int | None) -> AsyncIterator[None]:
+    # Read anew for each digest; here to refuse what is broken.
+    steps = [Step("sites", lambda: load_receptions(settings)), *runtime.steps()]
+    if port is not None:
+        desk = _Desk(runtime, settings, port)
+        steps.append(Step("port", desk.open, desk.close))
+    async with opened(steps):
+        yield

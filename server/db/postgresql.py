@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 import asyncpg
-from sqlalchemy import URL, Connection, NullPool
+from sqlalchemy import URL, Connection, ExceptionContext, NullPool, event
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncTransaction, create_async_engine
@@ -37,10 +37,13 @@ LOCK_SECONDS = 5
 # Between two looks whether the connection that listens still lives.
 ALIVE_SECONDS = 30.0
 
-# SQLSTATEs after which the same transaction may succeed (PostgreSQL, appendix A): undone for another's sake; the
-# server goes, comes, or is the standby now; it has no connection left.
-_UNDONE = frozenset({"40001", "40P01", "23505"})
+# SQLSTATEs after which the same transaction may succeed (PostgreSQL, appendix A): undone for another's sake, or for a
+# statement that was prepared before the schema changed; the server goes, comes, or is the standby now; it has no
+# connection left.
+_UNDONE = frozenset({"40001", "40P01", "23505", "0A000"})
 _AWAY = frozenset({"57P01", "57P02", "57P03", "25006", "53300"})
+# Those of a value that a column cannot hold begin so.
+_DATA = "22"
 # A row that another wrote meanwhile is seen the next time; if it is not, it is our mistake.
 _MOST_UNDONE = 5
 
@@ -132,7 +135,7 @@ class PostgreSQL:
 def _engine(
     url: URL, server_settings: dict[str, str], command_timeout: float | None = None, **pool: Any
 ) -> AsyncEngine:
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         connect_args={
             "timeout": CONNECT_SECONDS,
@@ -142,6 +145,17 @@ def _engine(
         hide_parameters=True,  # the text of an error goes into the log, and an address must not
         **pool,
     )
+    event.listen(engine.sync_engine, "handle_error", _give_up_silent)
+    return engine
+
+
+def _give_up_silent(context: ExceptionContext) -> None:
+    """Of a server that does not answer in time no connection is used again: a network that lost one has lost all."""
+    if isinstance(context.original_exception, TimeoutError):
+        context.is_disconnect = True
+        if context.connection is not None:
+            # Asked to close, it would wait for the answer that does not come.
+            context.connection.connection.driver_connection.terminate()  # type: ignore[union-attr]
 
 
 async def _until_lost(driver: asyncpg.Connection) -> None:
@@ -152,7 +166,11 @@ async def _until_lost(driver: asyncpg.Connection) -> None:
             async with asyncio.timeout(ALIVE_SECONDS):
                 await lost.wait()
                 return
-        await driver.execute("SELECT 1", timeout=CONNECT_SECONDS)
+        try:
+            await driver.execute("SELECT 1", timeout=CONNECT_SECONDS)
+        except TimeoutError:
+            driver.terminate()  # asked to close, it would wait for the answer that does not come
+            raise
 
 
 async def _persistently(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
@@ -164,7 +182,7 @@ async def _persistently(engine: AsyncEngine, work: Callable[[Connection], T]) ->
             undone += _code(error) in _UNDONE
             passes = _passes(error) and undone < _MOST_UNDONE and monotonic() - begun < AGAIN_SECONDS
             if not passes:
-                if isinstance(error, (IntegrityError, ProgrammingError)):
+                if isinstance(error, (IntegrityError, ProgrammingError)) or _code(error).startswith(_DATA):
                     raise  # a mistake of ours, not a fault of the database
                 where = engine.url.render_as_string(hide_password=True)
                 raise DatabaseUnavailable(f"{where}: {_said(error)}") from error
@@ -198,7 +216,8 @@ async def _commit(engine: AsyncEngine, transaction: AsyncTransaction) -> None:
 
 
 def _code(error: BaseException) -> str:
-    cause = error.orig if isinstance(error, DBAPIError) else error
+    # The driver's own error has it: SQLAlchemy's, which is raised from that, not always.
+    cause = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig else error
     return getattr(cause, "sqlstate", None) or ""
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Table, delete, func, insert, select, text, tuple_
+from sqlalchemy.exc import DBAPIError
 
 from server.db import Database
 from server.db.tables import metadata
@@ -55,7 +56,12 @@ async def move(source: Database, target: Database) -> AsyncIterator[Step]:
         # Up to what there was: where somebody writes on, there might be no end.
         last = before[table.name][1]
         while last is not None and (rows := await source.read(_following, table, after, last)):
-            await target.transact(_add, table, rows)
+            try:
+                await target.transact(_add, table, rows)
+            except DBAPIError as error:  # PostgreSQL is strict where SQLite takes what comes
+                raise MoveError(
+                    f"{table.name}: the new database does not take what is in a row: {error.orig}"
+                ) from error
             after = [rows[-1][column.name] for column in table.primary_key]
             yield Step(table.name, len(rows))
     await target.transact(_count_on)

@@ -111,10 +111,12 @@ def erase(connection: Connection, address: str) -> Erased:
         connection.exec_driver_sql("PRAGMA secure_delete = ON")
     alone(connection, "digest")
     hashed = recipient_hash(address)
-    mails, digests = ledger.mails(connection, _theirs(hashed)), _digests(connection, address)
+    own = signups.c.recipient_hash == hashed
+    connection.execute(select(signups.c.id).where(own).with_for_update())
+    mails = _locked(connection, ledger.mails(connection, _theirs(hashed)))
+    digests = _locked(connection, _digests(connection, address))
     if sending := [mail.id for mail in [*mails, *digests] if mail.state is State.SENDING]:
         raise BeingSent(sending)
-    own = signups.c.recipient_hash == hashed
     sites = list(connection.execute(select(signups.c.site).where(own).distinct().order_by(signups.c.site)).scalars())
     count = connection.execute(delete(signups).where(own)).rowcount
     connection.execute(delete(outbox).where(outbox.c.recipient_hash == hashed))  # those of no signup
@@ -122,6 +124,13 @@ def erase(connection: Connection, address: str) -> Erased:
     _suppress(connection, hashed, sites)
     names = [mail.message_id for mail in [*mails, *digests]]
     return Erased(count, len(mails), len(digests), unsent, untold, sites, names)
+
+
+def _locked(connection: Connection, found: Sequence[ledger.Entry]) -> list[ledger.Entry]:
+    """The same, as they are once nobody else can claim them: who does just now is waited for, and seen."""
+    these = outbox.c.id.in_([mail.id for mail in found])
+    connection.execute(select(outbox.c.id).where(these).with_for_update())
+    return ledger.mails(connection, these)
 
 
 def _take_back(connection: Connection, digests: Sequence[ledger.Entry]) -> tuple[int, int]:

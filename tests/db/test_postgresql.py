@@ -5,7 +5,7 @@ import asyncio
 import gc
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -157,6 +157,45 @@ async def test_of_several_servers_the_one_that_is_left_is_taken(way: Way, url: s
     await other.close()
 
 
+async def test_connections_that_a_network_lost_are_given_up_together(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "STATEMENT_SECONDS", 1)
+    monkeypatch.setattr(engine, "AGAIN_SECONDS", 20)
+    async with by(way) as database:
+        await asyncio.gather(*(database.transact(put, f"before {number}") for number in range(5)))
+        way.silence()
+        async with asyncio.timeout(60):
+            await database.transact(put, "after")
+        assert len(await database.read(counted)) == 6
+
+
+async def test_network_that_is_lost_in_the_midst_is_tried_again(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "STATEMENT_SECONDS", 1)
+    monkeypatch.setattr(engine, "AGAIN_SECONDS", 20)
+    lost: list[bool] = []
+
+    def work(connection: Connection) -> None:
+        put(connection, "one")
+        if not lost:
+            lost.append(True)
+            way.silence()
+        put(connection, "two")
+
+    async with by(way) as database, asyncio.timeout(60):
+        await database.transact(work)
+        assert set(await database.read(counted)) == {"one", "two"}
+
+
+async def test_schema_that_another_changes_meanwhile_costs_nothing(url: str) -> None:
+    with postgresql.bare() as bare:
+        database = Database(bare)
+        await database.open()
+        await database.transact(put, "one", 1)
+        assert await database.read(counted) == {"one": 1}
+        postgresql.ask(bare, "ALTER TABLE counters ALTER COLUMN count TYPE bigint")
+        assert await database.read(counted) == {"one": 1}
+        await database.close()
+
+
 async def test_deadlock_is_resolved_by_trying_again(database: Database, url: str) -> None:
     for key in ("a", "b"):
         await database.transact(put, key)
@@ -197,6 +236,23 @@ async def test_mistake_of_ours_is_no_fault_of_the_database(
     with pytest.raises(error):
         await database.transact(lambda connection: connection.execute(text(statement)))
     assert await database.read(counted) == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "count"), [("a\0b", 0), ("a" * 201, 0), ("\ud800", 0), ("a", 2**31)], ids=["nul", "long", "half", "great"]
+)
+async def test_value_that_cannot_be_kept_costs_nobody_else(database: Database, key: str, count: int) -> None:
+    def write(connection: Connection, items: Sequence[tuple[str, int]]) -> list[None]:
+        for item in items:
+            put(connection, *item)
+        return [None] * len(items)
+
+    good, bad = [("before", 0), ("after", 0)], (key, count)
+    done = await asyncio.gather(
+        *(database.join(write, item) for item in (good[0], bad, good[1])), return_exceptions=True
+    )
+    assert [type(result).__name__ for result in done] == ["NoneType", "DBAPIError", "NoneType"]
+    assert set(await database.read(counted)) == {"before", "after"}
 
 
 async def test_lock_is_not_waited_for_without_end(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,6 +381,22 @@ async def test_who_was_cut_off_listens_again_and_looks(way: Way, database: Datab
         await way.close()
         await database.transact(announce)
         await way.open()
+        await eventually(lambda: len(heard) == 2)
+        await database.transact(announce)
+        await eventually(lambda: len(heard) == 3)
+        await stop()
+
+
+async def test_who_listens_to_a_network_that_lost_it_listens_again(
+    way: Way, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "ALIVE_SECONDS", 0.2)
+    monkeypatch.setattr(engine, "CONNECT_SECONDS", 2)
+    heard: list[bool] = []
+    async with by(way) as deaf:
+        stop = await deaf.listen(lambda: heard.append(True))
+        await eventually(lambda: len(heard) == 1)
+        way.silence()
         await eventually(lambda: len(heard) == 2)
         await database.transact(announce)
         await eventually(lambda: len(heard) == 3)

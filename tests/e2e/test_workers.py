@@ -3,6 +3,7 @@
 import fcntl
 import os
 import signal
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -170,3 +171,13 @@ def test_without_a_broker_there_is_nothing_to_do(tmp_path: Path, command: str) -
         process = place.server.launch()
         assert process.wait(60) == 1
         assert "DOORBELL_BROKER_URL is not set" in place.server.log
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_worker_whose_port_is_taken_ends_and_says_so(tmp_path: Path, keeps: dict[str, str]) -> None:
+    nobody = f"amqp://127.0.0.1:{free_port()}//"
+    with shared(tmp_path, Smtpd(), keeps, nobody) as place, socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        place.server.command = ("worker", "--port", str(port))
+        assert place.server.launch().wait(60) == 1
+        assert f"127.0.0.1:{port}: Address already in use" in place.server.log

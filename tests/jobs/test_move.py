@@ -104,3 +104,11 @@ async def test_contents_tell_tables_apart(both: tuple[Database, Database]) -> No
     await add(source, "a@x.example", "b@x.example")
     found = await source.read(contents)
     assert (found["outbox"], found["signups"], found["jobs"][0]) == ((2, 2), (0, None), 2)
+
+
+@pytest.mark.parametrize("urls", ["sqlite to postgresql"], indirect=True)
+async def test_row_that_the_target_cannot_hold_is_told_of(both: tuple[Database, Database]) -> None:
+    source, target = both
+    change(source, f"INSERT INTO counters VALUES ('{'k' * 201}', 1, 1)")
+    with pytest.raises(MoveError, match=r"counters: .* value too long"):
+        await carry(source, target)
