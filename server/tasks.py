@@ -8,12 +8,16 @@ else imports Celery.
 import asyncio
 import logging
 import threading
+import warnings
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+from amqp.exceptions import PreconditionFailed
 from celery import Celery, beat, signals
+from celery.exceptions import CPendingDeprecationWarning
 from kombu.exceptions import OperationalError
+from kombu.messaging import Producer
 
 from server import log
 
@@ -36,12 +40,16 @@ _REDIS = {
     "socket_connect_timeout": CONNECT_SECONDS,
     "socket_timeout": ANSWER_SECONDS,
 }
+# Rings that wait are all alike: one more says nothing new. Where no worker runs they would fill a Redis in a week.
+MOST_WAITING = 100
 # Drains that a worker has at a time. They only wait, so that another can be heard meanwhile.
 THREADS = 2
 
 
 def create(broker_url: str) -> Celery:
     """The Celery application of this installation, known by nothing but its broker. It connects to nothing yet."""
+    # Of what Celery 6 will do when the connection is lost; what we want then is said below.
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     for name in ("celery", "kombu", "amqp"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # It warns, at each start, of tasks that are to wait; ours do not.
@@ -68,14 +76,60 @@ def create(broker_url: str) -> Celery:
     return made
 
 
+class Bell:
+    """Rings for the workers. It never raises, and says once that it cannot, and once that it can again."""
+
+    def __init__(self, celery: Celery) -> None:
+        self._celery = celery
+        self.fault: str | None = None
+
+    def ring(self) -> None:
+        """Says that something is due. It takes its time: not for the event loop."""
+        try:
+            with self._celery.producer_pool.acquire(block=True, timeout=CONNECT_SECONDS) as producer:
+                # Once more where it fails: a connection that lay idle may be closed.
+                producer.connection.ensure(producer, self._ring, max_retries=1, interval_start=0)(producer)
+        except Exception as error:  # whatever it is, signups must go on
+            self._failed(_name(error))
+        else:
+            self._worked()
+
+    def _ring(self, producer: Producer) -> None:
+        if _waiting(self._celery, producer.channel) < MOST_WAITING:
+            self._celery.send_task(DRAIN, producer=producer, expires=EXPIRES_SECONDS, retry=False)
+
+    def _failed(self, reason: str) -> None:
+        if self.fault is None:
+            _log.error("broker.unavailable", reason=reason)
+        self.fault = reason
+
+    def _worked(self) -> None:
+        if self.fault is not None:
+            _log.info("broker.recovered")
+        self.fault = None
+
+
+def _waiting(celery: Celery, channel: Any) -> int:
+    """How many rings wait. Makes the queue where it is missing; raises PreconditionFailed where it is another's."""
+    queue = celery.amqp.queues[QUEUE]
+    declared = channel.queue_declare(
+        queue=queue.name, durable=True, exclusive=False, auto_delete=False, arguments=queue.queue_arguments
+    )
+    return int(declared.message_count)
+
+
+def _name(error: BaseException) -> str:
+    return type(error.__cause__ or error).__name__
+
+
 class Broker:
     """The web process's end: `wake` rings for the workers, between `open` and `close`. It never raises."""
 
     def __init__(self, broker_url: str) -> None:
         self._celery = create(broker_url)
+        self._bell = Bell(self._celery)
         self._woken = asyncio.Event()
         self._ringing: asyncio.Task[None] | None = None
-        self.fault: str | None = None
 
     async def open(self) -> None:
         """Begins to ring. A broker that is away stops nothing."""
@@ -93,12 +147,12 @@ class Broker:
         await asyncio.to_thread(self._celery.close)
 
     async def check(self) -> str | None:
-        """Why the broker cannot be reached; None where it can."""
+        """Why workers cannot be rung for; None where they can."""
         try:
             await asyncio.to_thread(self._connect)
         except (OperationalError, OSError) as error:
-            return type(error.__cause__ or error).__name__
-        return None
+            return _name(error)
+        return self._bell.fault
 
     def _connect(self) -> None:
         with self._celery.connection_for_write() as connection:
@@ -108,28 +162,21 @@ class Broker:
         while True:
             await self._woken.wait()
             self._woken.clear()
-            try:
-                await asyncio.to_thread(self._send)
-            except Exception as error:  # whatever it is, signups must go on
-                self._failed(type(error.__cause__ or error).__name__)
-            else:
-                self._worked()
+            await asyncio.to_thread(self._bell.ring)
             await asyncio.sleep(PAUSE_SECONDS)
 
-    def _send(self) -> None:
-        # Once more: a connection that lay idle may be closed.
-        again = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
-        self._celery.send_task(DRAIN, expires=EXPIRES_SECONDS, retry=True, retry_policy=again)
 
-    def _failed(self, reason: str) -> None:
-        if self.fault is None:
-            _log.error("broker.unavailable", reason=reason)
-        self.fault = reason
+class _Sweeps(beat.Scheduler):  # type: ignore[misc]
+    """Beat's, that rings as all do. Its own would print a stack each time it cannot."""
 
-    def _worked(self) -> None:
-        if self.fault is not None:
-            _log.info("broker.recovered")
-        self.fault = None
+    def apply_async(self, entry: beat.ScheduleEntry, producer: Any = None, advance: bool = True, **_: Any) -> None:
+        if advance:
+            self.reserve(entry)
+        self._bell.ring()
+
+    def setup_schedule(self) -> None:
+        super().setup_schedule()
+        self._bell = Bell(self.app)
 
 
 def work(broker_url: str, send: Callable[[float], bool], *, sweeps: bool) -> int:
@@ -139,6 +186,9 @@ def work(broker_url: str, send: Callable[[float], bool], *, sweeps: bool) -> int
     With `sweeps` beat runs in it too.
     """
     celery = create(broker_url)
+    if (wrong := _wrong(celery)) is not None:
+        _log.error("start.failed", step="broker", reason=wrong)
+        return 1
     stopping = threading.Event()
 
     def drain() -> None:
@@ -147,7 +197,7 @@ def work(broker_url: str, send: Callable[[float], bool], *, sweeps: bool) -> int
             if send(1.0):
                 _log.debug("drain.done")
                 return
-        celery.send_task(DRAIN, expires=EXPIRES_SECONDS)  # there is more
+        Bell(celery).ring()  # there is more
 
     celery.task(name=DRAIN)(drain)
 
@@ -156,7 +206,7 @@ def work(broker_url: str, send: Callable[[float], bool], *, sweeps: bool) -> int
 
     signals.setup_logging.connect(_leave_logging)
     signals.worker_shutting_down.connect(stop)
-    sweeping = beat.EmbeddedService(celery, thread=True, scheduler_cls=beat.Scheduler) if sweeps else None
+    sweeping = beat.EmbeddedService(celery, thread=True, scheduler_cls=_Sweeps) if sweeps else None
     if sweeping is not None:
         sweeping.start()
     worker = celery.Worker(
@@ -177,7 +227,20 @@ def work(broker_url: str, send: Callable[[float], bool], *, sweeps: bool) -> int
 def sweep(broker_url: str) -> None:
     """Runs beat alone in this thread, until SIGTERM: it rings every few seconds."""
     signals.setup_logging.connect(_leave_logging)
-    create(broker_url).Beat(scheduler_cls=beat.Scheduler, quiet=True, redirect_stdouts=False).run()
+    create(broker_url).Beat(scheduler_cls=_Sweeps, quiet=True, redirect_stdouts=False).run()
+
+
+def _wrong(celery: Celery) -> str | None:
+    """Why this broker can never be used; None also where it is only away."""
+    try:
+        with celery.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONNECT_SECONDS)
+            _waiting(celery, connection.default_channel)
+    except PreconditionFailed:
+        return f"the broker has a queue {QUEUE} of another kind: delete it, nothing in it is needed"
+    except (OperationalError, OSError):
+        pass  # Celery waits for it
+    return None
 
 
 def _leave_logging(**_: Any) -> None:

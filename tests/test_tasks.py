@@ -27,6 +27,6 @@ async def test_broker_that_says_nothing_is_told_of_and_keeps_no_thread(
     broker.wake()
     async with asyncio.timeout(60):
         assert await broker.check() == "TimeoutError"
-        await eventually(lambda: broker.fault == "TimeoutError")
+        await eventually(lambda: broker._bell.fault == "TimeoutError")
         await broker.close()
         await asyncio.get_running_loop().shutdown_default_executor()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from kombu.connection import Connection
 
+from server import tasks
 from tests.conftest import skip_or_fail
 from tests.e2e.conftest import HTTP, ForkedServer, free_port, wait_until
 from tests.e2e.relay import IN_FLIGHT, Gate, Place, placed, slow
@@ -42,6 +43,8 @@ def broker(request: pytest.FixtureRequest) -> Iterator[str]:
             with Connection(url, connect_timeout=5) as connection:  # type: ignore[no-untyped-call]
                 connection.ensure_connection(max_retries=1)
                 connection.default_channel.queue_delete("doorbell")
+                if request.param == "redis":  # which keeps what is in a queue that is deleted
+                    connection.default_channel.queue_purge("doorbell")
         except OSError as error:
             skip_or_fail(f"no broker at {url}: {error}")
         yield url
@@ -181,3 +184,41 @@ def test_worker_whose_port_is_taken_ends_and_says_so(tmp_path: Path, keeps: dict
         place.server.command = ("worker", "--port", str(port))
         assert place.server.launch().wait(60) == 1
         assert f"127.0.0.1:{port}: Address already in use" in place.server.log
+
+
+@pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_queue_of_another_kind_is_told_of(tmp_path: Path, keeps: dict[str, str], broker: str) -> None:
+    with Connection(broker) as connection:  # type: ignore[no-untyped-call]
+        connection.default_channel.queue_declare("doorbell", durable=True, auto_delete=False)
+        try:
+            with shared(tmp_path, Smtpd(), keeps, broker) as place:
+                worker = Worker(place, "worker")
+                process = worker.launch()
+                assert process.wait(60) == 1
+                assert "queue doorbell of another kind: delete it" in worker.log and "Traceback" not in worker.log
+                place.server.start()
+                place.sign_up("ann")
+                wait_until(lambda: HTTP.get(f"{place.server.url}/readyz").json()["broker"] == "PreconditionFailed")
+        finally:
+            connection.default_channel.queue_delete("doorbell")
+
+
+@pytest.mark.parametrize("broker", ["rabbitmq", "redis"], indirect=True)
+def test_rings_that_nobody_hears_do_not_pile_up(broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "MOST_WAITING", 5)
+    celery = tasks.create(broker)
+    bell = tasks.Bell(celery)
+    try:
+        for _ in range(20):
+            bell.ring()
+        assert bell.fault is None
+        with celery.connection_for_write() as connection:
+            # RabbitMQ counts a little late.
+            wait_until(lambda: 5 <= tasks._waiting(celery, connection.default_channel) <= 20)
+            so_far = tasks._waiting(celery, connection.default_channel)
+            for _ in range(5):
+                bell.ring()
+            assert tasks._waiting(celery, connection.default_channel) == so_far
+    finally:
+        celery.close()
