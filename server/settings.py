@@ -76,7 +76,10 @@ def _smtp(value: object) -> object:
 
 
 def _origin(value: str) -> str:
-    url = urlsplit(value)
+    try:
+        url = urlsplit(value)
+    except ValueError:
+        raise ValueError("must look like https://example.com") from None  # the error quotes it, and it may be a secret
     plain = not (url.query or url.fragment or url.username or url.path not in ("", "/"))
     if url.scheme not in ("http", "https") or not url.hostname or not plain or url.port == 0:
         raise ValueError("must look like https://example.com, without a path")

@@ -66,7 +66,8 @@ class Group:
             self._running = None
 
     async def _together(self, batch: list[_Asked]) -> None:
-        batch.sort(key=lambda asked: id(asked.write))  # stable: those of one kind keep their order
+        # In every process the same, for they wait for one another's locks. Stable: those of one kind keep their order.
+        batch.sort(key=lambda asked: f"{asked.write.__module__}.{asked.write.__qualname__}")
         try:
             results = await self._transact(_write_all, batch)
         except Exception as error:

@@ -119,7 +119,7 @@ class PostgreSQL:
                     lost = False
                     heard()  # while nobody listened, anything may have been said
                     await _until_lost(driver)
-            except (*_Fault, TimeoutError) as error:
+            except Exception as error:  # whatever it is, mail must not wait for the clock from now on
                 if not lost:
                     _log.warning("database.listens_no_more", reason=_said(error))
                 lost = True

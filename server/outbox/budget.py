@@ -1,7 +1,8 @@
 """How many mails may be handed to the relay in an hour, by all processes together. What is beyond it waits.
 
 A window begins with its first mail. Counted when rows are claimed, and given back for rows that never reached the
-relay: so the number is never exceeded, and a crash can only make it smaller.
+relay: so a crash can only make the number smaller. What was claimed when a window ended, and comes back in the next, is
+what it can be exceeded by: 256 mails a process at most.
 """
 
 from sqlalchemy import Connection, case, delete, insert, select, update

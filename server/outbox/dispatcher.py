@@ -434,6 +434,7 @@ class Dispatcher:
                 _log.exception("outbox.settle_failed", outbox_id=settlement.id, outcome=settlement.outcome)
                 return False
             _log.error("outbox.settle_failed", outbox_id=settlement.id, outcome=settlement.outcome, reason=reason)
+            settlement = replace(settlement, again=True)  # it may be committed
             if self._closing:
                 return False  # the lease runs out, and the mail goes again: a duplicate, not a loss
             await asyncio.sleep(1)

@@ -281,10 +281,12 @@ def purge(connection: Connection, older_than: float, after: int = 0, limit: int 
         .limit(limit)
     )
     rows = connection.execute(query).all()
-    over = [row.id for row in rows if row.over]
-    connection.execute(delete(messages).where(messages.c.outbox_id.in_(over)))
+    # Locked, and looked at again: one that is retried just now needs its text.
+    over = select(outbox.c.id).where(outbox.c.id.in_([row.id for row in rows if row.over]), _ended).with_for_update()
+    ids = connection.execute(over).scalars().all()
+    connection.execute(delete(messages).where(messages.c.outbox_id.in_(ids)))
     more = len(rows) == limit and any(row.old for row in rows)
-    return Purged(len(over), rows[-1].id if more else None)
+    return Purged(len(ids), rows[-1].id if more else None)
 
 
 def purgeable(connection: Connection, older_than: float) -> int:

@@ -100,7 +100,7 @@ class Claimed:
 class Settlement:
     """How an attempt at the row `id` ended, as `owner` tells it: after `seconds`, to be tried again in `retry_in`.
 
-    With `suppress` its recipient gets no mail any more.
+    With `suppress` its recipient gets no mail any more. `again`: it was told before, and the answer got lost.
     """
 
     id: int
@@ -110,6 +110,7 @@ class Settlement:
     seconds: float
     retry_in: float | None = None
     suppress: bool = False
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,8 +341,9 @@ def settle(connection: Connection, settlements: Sequence[Settlement]) -> list[bo
     whoever holds its row. Each attempt is kept in the log.
     """
     rows = {row.id: row for row in connection.execute(_SETTLED, {"ids": [one.id for one in settlements]})}
-    known = [one for one in settlements if one.id in rows]
-    ours = [_is_ours(one, rows.get(one.id)) for one in settlements]
+    written = {one.id for one in settlements if one.again and _is_logged(connection, one)}
+    known = [one for one in settlements if one.id in rows and one.id not in written]
+    ours = [one.id not in written and _is_ours(one, rows.get(one.id)) for one in settlements]
     if changes := [_change(one) for one, mine in zip(settlements, ours, strict=True) if mine]:
         connection.execute(_SETTLE, changes)
     if known:
@@ -351,7 +353,13 @@ def settle(connection: Connection, settlements: Sequence[Settlement]) -> list[bo
     for one in known:
         if one.suppress and rows[one.id].recipient_hash is not None:
             suppress(connection, rows[one.id].recipient_hash, "bounced", one.reply)
-    return ours
+    return [mine or one.id in written for one, mine in zip(settlements, ours, strict=True)]
+
+
+def _is_logged(connection: Connection, one: Settlement) -> bool:
+    """Whether this very attempt is in the log. No two of a mail took as long to the nanosecond."""
+    same = and_(attempts.c.outbox_id == one.id, attempts.c.seconds == one.seconds)
+    return connection.execute(select(attempts.c.id).where(same)).first() is not None
 
 
 def _is_ours(one: Settlement, row: Row[*tuple[Any, ...]] | None) -> bool:

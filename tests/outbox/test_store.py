@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from server.db import Database
@@ -190,6 +192,28 @@ async def test_accepted_mail_is_sent_whoever_holds_its_row(database: Database) -
     assert await settle(database, "B", second.id, Outcome.FAILED)
     assert await settle(database, "A", second.id, Outcome.SENT)
     assert [row.state for row in await rows(database)] == ["sent", "sent"]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.SENT, Outcome.DEFERRED, Outcome.HELD, Outcome.FAILED])
+async def test_attempt_that_is_told_again_counts_once(database: Database, outcome: Outcome) -> None:
+    """As after a commit whose answer got lost."""
+    await add(database, "a@x.example")
+    [claimed] = await claim(database, "A")
+    told = Settlement(claimed.id, "A", outcome, "250 ok", 0.123456789, None if outcome in store.FINAL else 0.0)
+    assert await database.transact(store.settle, [told]) == [True]
+    before = [tuple(row) for row in await rows(database)]
+    assert await database.transact(store.settle, [replace(told, again=True)]) == [True]
+    assert [tuple(row) for row in await rows(database)] == before
+    logged = text("SELECT count(*) FROM attempts")
+    assert await database.read(lambda connection: connection.execute(logged).scalar_one()) == 1
+
+
+async def test_attempt_that_is_told_again_and_was_not_written_is_written(database: Database) -> None:
+    await add(database, "a@x.example")
+    [claimed] = await claim(database, "A")
+    told = Settlement(claimed.id, "A", Outcome.SENT, "250 ok", 0.5, again=True)
+    assert await database.transact(store.settle, [told]) == [True]
+    assert [row.state for row in await rows(database)] == ["sent"]
 
 
 async def test_row_that_is_gone_cannot_be_settled(database: Database) -> None:
