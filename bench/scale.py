@@ -24,7 +24,7 @@ from bench.large import started
 from bench.peers import Launch
 from bench.process import Process, free_port
 from bench.relay import relay
-from server import log
+from server import log, tasks
 from server.db import Database
 
 WORKERS = (1, 2, 4)
@@ -73,6 +73,10 @@ class Bench:
     arguments: argparse.Namespace
     display: Display
     samples: dict[Case, list[Sample]] = field(default_factory=dict)
+    bell: tasks.Bell = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bell = tasks.Bell(tasks.create(self.arguments.broker))
 
     @property
     def work(self) -> Path:
@@ -106,6 +110,7 @@ class Bench:
     async def _send(self, database: Database, count: int) -> float:
         await outbox.add(database, count)
         begun = time.perf_counter()
+        self.bell.ring()  # as a web process does
         # Only the rows know when: there is no event to wait for.
         while await database.read(outbox.waiting):  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_SECONDS)
