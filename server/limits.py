@@ -16,7 +16,7 @@ from sqlalchemy import BindParameter, Connection, Double, bindparam, case, delet
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
-from server.db.tables import counters, now
+from server.db.tables import LATE_SECONDS, counters, now
 from server.signing import Keys
 
 # Of one client network at one site without a form's token, besides what site.toml says.
@@ -37,7 +37,7 @@ _DOTLESS = frozenset({"gmail.com", "googlemail.com"})
 
 _end: BindParameter[float] = bindparam("seconds", type_=Double())
 # An end further ahead than any that is written: the clock was set back.
-_over = or_(counters.c.until <= now(), counters.c.until > now() + _end)
+_over = or_(counters.c.until <= now(), counters.c.until > now() + _end + LATE_SECONDS)
 
 
 def _upsert(insert: Callable[..., sqlite.Insert] | Callable[..., postgresql.Insert]) -> object:

@@ -191,13 +191,10 @@ def work(broker_url: str, send: Callable[[float], bool], *, sweeps: bool) -> int
         return 1
     stopping = threading.Event()
 
+    bell = Bell(celery)
+
     def drain() -> None:
-        until = monotonic() + BACK_SECONDS
-        while not stopping.is_set() and monotonic() < until:
-            if send(1.0):
-                _log.debug("drain.done")
-                return
-        Bell(celery).ring()  # there is more
+        drained(send, bell.ring, stopping)
 
     celery.task(name=DRAIN)(drain)
 
@@ -228,6 +225,17 @@ def sweep(broker_url: str) -> None:
     """Runs beat alone in this thread, until SIGTERM: it rings every few seconds."""
     signals.setup_logging.connect(_leave_logging)
     create(broker_url).Beat(scheduler_cls=_Sweeps, quiet=True, redirect_stdouts=False).run()
+
+
+def drained(send: Callable[[float], bool], ring: Callable[[], None], stopping: threading.Event) -> None:
+    """Sends until nothing is left, but not for longer than `BACK_SECONDS`, nor when the worker is `stopping`: then it
+    rings for whoever comes next."""
+    until = monotonic() + BACK_SECONDS
+    while not stopping.is_set() and monotonic() < until:
+        if send(1.0):
+            _log.debug("drain.done")
+            return
+    ring()
 
 
 def _wrong(celery: Celery) -> str | None:

@@ -165,6 +165,11 @@ jobs = Table(
 )
 
 
+# What was written just now may lie so far ahead of a statement's clock: it began before, and waited for a lock. Only
+# what lies further ahead was written by a clock that was set back since.
+LATE_SECONDS = 60.0
+
+
 class now(FunctionElement[float]):  # reads as the SQL function it is
     """The database's clock: seconds since 1970 UTC, to the millisecond. One clock, however many machines."""
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Update, and_, or_, select, update
 
 from server import log, metrics, tracing
 from server.db import Database, DatabaseUnavailable
-from server.db.tables import jobs, now
+from server.db.tables import LATE_SECONDS, jobs, now
 
 _log = log.get(__name__)
 
@@ -134,14 +134,15 @@ def _seconds_to_wait(connection: Connection, job: Job) -> float:
         return POLL_SECONDS
     due, lease = row
     # Further ahead than any that is ever written: the clock was set back.
-    due = 0.0 if due > job.every_seconds else due
-    lease = 0.0 if lease is None or lease > LEASE_SECONDS else lease
+    due = 0.0 if due > job.every_seconds + LATE_SECONDS else due
+    lease = 0.0 if lease is None or lease > LEASE_SECONDS + LATE_SECONDS else lease
     return max(due, lease)
 
 
 def _take(connection: Connection, job: Job, owner: str) -> bool:
-    due = or_(jobs.c.due_at <= now(), jobs.c.due_at > now() + job.every_seconds)
-    free = or_(jobs.c.lease_until.is_(None), jobs.c.lease_until < now(), jobs.c.lease_until > now() + LEASE_SECONDS)
+    due = or_(jobs.c.due_at <= now(), jobs.c.due_at > now() + job.every_seconds + LATE_SECONDS)
+    wrong = jobs.c.lease_until > now() + LEASE_SECONDS + LATE_SECONDS
+    free = or_(jobs.c.lease_until.is_(None), jobs.c.lease_until < now(), wrong)
     taken = connection.execute(
         update(jobs)
         .where(and_(jobs.c.name == job.name, due, free))

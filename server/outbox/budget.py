@@ -7,7 +7,7 @@ what it can be exceeded by: 256 mails a process at most.
 
 from sqlalchemy import Connection, case, delete, insert, select, update
 
-from server.db.tables import counters, now
+from server.db.tables import LATE_SECONDS, counters, now
 
 WINDOW_SECONDS = 3600.0
 _KEY = "mail-budget"
@@ -15,7 +15,7 @@ _KEY = "mail-budget"
 _ours = counters.c.key == _KEY
 # An end that is further ahead was written before the clock was set back.
 _SPENT = select(counters.c.count, counters.c.until - now()).where(
-    _ours, counters.c.until > now(), counters.c.until <= now() + WINDOW_SECONDS
+    _ours, counters.c.until > now(), counters.c.until <= now() + WINDOW_SECONDS + LATE_SECONDS
 )
 
 
@@ -35,7 +35,7 @@ def take(connection: Connection, count: int) -> None:
     """So many were claimed."""
     changed = connection.execute(
         update(counters)
-        .where(_ours, counters.c.until > now(), counters.c.until <= now() + WINDOW_SECONDS)
+        .where(_ours, counters.c.until > now(), counters.c.until <= now() + WINDOW_SECONDS + LATE_SECONDS)
         .values(count=counters.c.count + count)
     )
     if not changed.rowcount:

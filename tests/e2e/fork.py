@@ -57,6 +57,8 @@ def _main(arguments: list[str], environ: dict[str, str], files: tuple[str, str])
     os.chdir(_REPOSITORY)
     sys.argv = ["doorbell", *arguments]
     warnings.simplefilter("error")
+    # uvloop's on a connection that is being made just as the process ends. That none else is left is for tests/mail.
+    warnings.filterwarnings("ignore", message="unclosed resource <TCPTransport")
     # Celery's word on root, who these tests may be run by.
     warnings.filterwarnings("ignore", message="You're running the worker with superuser")
     from server.cli import main

@@ -245,3 +245,26 @@ async def test_database_that_is_away_for_a_while(database: Database) -> None:
         assert work.runs == 0
         await database.transact(sql("ALTER TABLE away RENAME TO jobs"))
         await eventually(lambda: work.runs == 1)
+
+
+async def test_whoever_waited_for_the_lock_sees_that_it_is_taken(database_url: str) -> None:
+    """A statement's clock stands still while it waits, so what was written meanwhile lies further ahead than it may."""
+    if database_url.startswith("sqlite"):
+        return  # there nobody waits within a statement
+    async with opened(database_url) as one, opened(database_url) as other:
+        job = Work().job()
+        has, go_on = asyncio.Event(), asyncio.Event()
+
+        async def take_slowly() -> bool:
+            async with one._engine._pool.begin() as connection:  # type: ignore[attr-defined]
+                await connection.execute(select(jobs).with_for_update())
+                has.set()
+                await go_on.wait()
+                return bool(await connection.run_sync(schedule._take, job, "A"))
+
+        first = asyncio.create_task(take_slowly())
+        await has.wait()
+        second = asyncio.create_task(other.transact(schedule._take, job, "B"))
+        await asyncio.sleep(0.3)
+        go_on.set()
+        assert (await first, await second) == (True, False)

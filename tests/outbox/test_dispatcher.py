@@ -386,6 +386,32 @@ async def test_database_that_is_away_at_the_250_is_told_afterwards(
     assert len(smtpd.mails) == 1
 
 
+async def test_drain_answers_when_nothing_is_left_that_could_be_sent(database: Database, smtpd: Smtpd) -> None:
+    go_on = asyncio.Event()
+
+    async def slow(session: Session) -> None:
+        await go_on.wait()
+        await session.say(250, "at last")
+
+    smtpd.on("rcpt", slow)
+    async with office(database, smtpd, size=2, timeout=60) as one:
+        assert await one.dispatcher.drain(20)
+        await one.post("a@x.example", "b@x.example", "c@x.example", wake=False)
+        assert not await one.dispatcher.drain(0.3)
+        go_on.set()
+        assert await one.dispatcher.drain(20)
+        assert await one.all_are("sent")
+
+
+async def test_drain_does_not_wait_for_a_relay_that_is_down(database: Database) -> None:
+    async with Smtpd().listening() as smtpd:
+        pass
+    async with office(database, smtpd) as one:
+        await one.post("a@x.example")
+        assert await one.dispatcher.drain(20)
+        assert await one.states() == ["pending"]
+
+
 # -- closing -----------------------------------------------------------------------------------------------------------
 
 
