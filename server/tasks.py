@@ -48,8 +48,6 @@ THREADS = 2
 
 def create(broker_url: str) -> Celery:
     """The Celery application of this installation, known by nothing but its broker. It connects to nothing yet."""
-    # Of what Celery 6 will do when the connection is lost; what we want then is said below.
-    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     for name in ("celery", "kombu", "amqp"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # It warns, at each start, of tasks that are to wait; ours do not.
@@ -203,6 +201,7 @@ def work(broker_url: str, send: Callable[[float], bool], *, sweeps: bool) -> int
 
     signals.setup_logging.connect(_leave_logging)
     signals.worker_shutting_down.connect(stop)
+    signals.worker_ready.connect(_ignore_plans)
     sweeping = beat.EmbeddedService(celery, thread=True, scheduler_cls=_Sweeps) if sweeps else None
     if sweeping is not None:
         sweeping.start()
@@ -249,6 +248,11 @@ def _wrong(celery: Celery) -> str | None:
     except (OperationalError, OSError):
         pass  # Celery waits for it
     return None
+
+
+def _ignore_plans(**_: Any) -> None:
+    """Of what Celery 6 will do when the connection is lost: what we want then, `create` says."""
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
 
 def _leave_logging(**_: Any) -> None:
