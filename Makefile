@@ -61,7 +61,7 @@ check: install
 # A worker that has nothing left takes over half of what another has. More than there are cores, for many tests wait.
 # ARGS="-n0 tests/web" runs some, one by one. The short form of the audit is part of it where npm is, and is skipped
 # elsewhere.
-SIDE_BY_SIDE := --numprocesses=6 --dist=worksteal
+SIDE_BY_SIDE := --numprocesses=4 --dist=worksteal
 test: install-dev $(if $(shell command -v npm),install-audit)
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
