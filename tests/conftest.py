@@ -123,16 +123,22 @@ def with_domains(sites: Path, domains: Mapping[str, Iterable[str]]) -> Path:
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
+@pytest.fixture
+def postgresql_url() -> Iterator[str]:
+    """A PostgreSQL database of its own that has its tables."""
+    if reason := postgresql.missing():
+        skip_or_fail(reason)
+    with postgresql.lent() as url:
+        yield url
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A database of its own that has its tables: whatever is asked of one must hold for both engines."""
     if request.param == "sqlite":
         yield provision.database(tmp_path / "doorbell.db")
         return
-    if reason := postgresql.missing():
-        skip_or_fail(reason)
-    with postgresql.lent() as url:
-        yield url
+    yield request.getfixturevalue("postgresql_url")
 
 
 @pytest.fixture

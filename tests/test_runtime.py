@@ -11,8 +11,7 @@ from server.mail.message import Content, compose
 from server.outbox import dispatcher, store
 from server.runtime import Runtime, StartupError, Step, opened
 from server.settings import Settings, load
-from tests import postgresql
-from tests.conftest import eventually, keeping, skip_or_fail
+from tests.conftest import eventually, keeping
 from tests.outbox.conftest import add
 from tests.smtpd import Smtpd
 
@@ -208,18 +207,15 @@ def test_relay_greets_with_the_name_of_the_server(environ: dict[str, str]) -> No
 
 
 async def test_mail_that_another_process_adds_leaves_at_once_where_it_can_be_told(
-    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    environ: dict[str, str], postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if reason := postgresql.missing():
-        skip_or_fail(reason)
     monkeypatch.setattr(dispatcher, "POLL_SECONDS", 3600.0)
-    with postgresql.lent() as url:
-        async with Smtpd().listening() as smtpd:
-            more = {"DOORBELL_SMTP_URL": f"smtp://127.0.0.1:{smtpd.port}", "DOORBELL_MAIL_FROM": "a@b.example"}
-            made = Runtime(load(keeping(environ, url) | more, env_file=None))
-            other = Database(url)
-            async with opened(made.steps()):
-                await eventually(lambda: made.dispatcher.drain(1))  # it sleeps
-                await add(other, "a@x.example")
-                await eventually(lambda: len(smtpd.mails) == 1)
-            await other.close()
+    async with Smtpd().listening() as smtpd:
+        more = {"DOORBELL_SMTP_URL": f"smtp://127.0.0.1:{smtpd.port}", "DOORBELL_MAIL_FROM": "a@b.example"}
+        made = Runtime(load(keeping(environ, postgresql_url) | more, env_file=None))
+        other = Database(postgresql_url)
+        async with opened(made.steps()):
+            await eventually(lambda: made.dispatcher.drain(1))  # it sleeps
+            await add(other, "a@x.example")
+            await eventually(lambda: len(smtpd.mails) == 1)
+        await other.close()

@@ -1,19 +1,14 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import postgresql, provision
+from tests import provision
 from tests.cli.conftest import Run
-from tests.conftest import skip_or_fail
 
 
 @pytest.fixture
-def there() -> Iterator[str]:
-    if reason := postgresql.missing():
-        skip_or_fail(reason)
-    with postgresql.lent() as url:
-        yield url
+def there(postgresql_url: str) -> str:
+    return postgresql_url
 
 
 def test_installation_is_moved_and_what_is_next_is_said(run: Run, tmp_path: Path, there: str) -> None:

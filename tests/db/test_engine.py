@@ -78,7 +78,7 @@ async def test_opens_twice_and_keeps_what_is_there(database: Database) -> None:
     assert await count(database) == 1
 
 
-def test_several_processes_open_a_new_database_at_once(tmp_path: Path) -> None:
+def test_several_processes_open_a_new_database_at_once(bare_url: str) -> None:
     program = (
         "import asyncio, sys\n"
         "from server.db import Database\n"
@@ -89,7 +89,7 @@ def test_several_processes_open_a_new_database_at_once(tmp_path: Path) -> None:
         "sys.stdin.readline()\n"
         "asyncio.run(main())\n"
     )
-    command = [sys.executable, "-c", program, url(tmp_path / "new.db")]
+    command = [sys.executable, "-c", program, bare_url]
     started = [subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     for process in started:
         assert process.stdin

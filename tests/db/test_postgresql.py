@@ -3,9 +3,7 @@ each other."""
 
 import asyncio
 import gc
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -24,11 +22,8 @@ from tests.way import Way
 
 
 @pytest.fixture
-def url() -> Iterator[str]:
-    if reason := postgresql.missing():
-        skip_or_fail(reason)
-    with postgresql.lent() as url:
-        yield url
+def url(postgresql_url: str) -> str:
+    return postgresql_url
 
 
 @pytest.fixture
@@ -117,6 +112,23 @@ async def test_connection_that_is_cut_in_the_midst_is_tried_again(database: Data
 
     await database.transact(work)
     assert set(await database.read(counted)) == {"one", "two"}
+
+
+async def test_connection_that_is_cut_before_the_commit_is_told_and_nothing_is_done_twice(
+    database: Database, url: str
+) -> None:
+    """Whether it was committed cannot be known then: to try again could write everything twice."""
+    runs: list[int] = []
+
+    def work(connection: Connection) -> None:
+        runs.append(len(runs))
+        put(connection, f"run {len(runs)}")
+        end_all(url)
+
+    with pytest.raises(DatabaseUnavailable, match="the connection broke in a commit"):
+        await database.transact(work)
+    assert runs == [0]
+    assert await database.read(counted) == {}
 
 
 async def test_server_that_is_away_for_a_moment_is_waited_for(way: Way) -> None:
@@ -402,30 +414,3 @@ async def test_who_listens_to_a_network_that_lost_it_listens_again(
         await database.transact(announce)
         await eventually(lambda: len(heard) == 3)
         await stop()
-
-
-def test_several_processes_migrate_a_new_database_at_once() -> None:
-    if reason := postgresql.missing():
-        skip_or_fail(reason)
-    program = (
-        "import asyncio, sys\n"
-        "from server.db import Database\n"
-        "async def main():\n"
-        "    database = Database(sys.argv[1])\n"
-        "    await database.open()\n"
-        "    await database.close()\n"
-        "sys.stdin.readline()\n"
-        "asyncio.run(main())\n"
-    )
-    with postgresql.bare() as url:
-        command = [sys.executable, "-c", program, url]
-        started = [
-            subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)
-        ]
-        for process in started:
-            assert process.stdin
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        errors = [process.communicate(timeout=60)[1] for process in started]
-        assert [process.returncode for process in started] == [0] * 3, errors
-        assert len(postgresql.ask(url, "SELECT version_num FROM alembic_version")) == 1

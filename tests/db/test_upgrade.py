@@ -4,7 +4,6 @@ sent, what had ended stays so, and every signup is shown."""
 import mailbox
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,26 +21,13 @@ from server.outbox import ledger
 from server.outbox.store import recipient_hash
 from server.registry import Filter, Status
 from server.settings import load
-from tests import postgresql
-from tests.conftest import eventually, running, skip_or_fail
+from tests.conftest import eventually, running
 from tests.outbox.conftest import mail
 
 OWNER = "owner@bikeshed.example"
 # Lately: neither retention nor a digest has anything to do with them.
 THEN = float(int(time.time())) - 3600
 FIELDS = {"colour": "Red", "message": "Grüße\n=1", "old": None}
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def bare_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database with nothing in it."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'old.db'}"
-        return
-    if reason := postgresql.missing():
-        skip_or_fail(reason)
-    with postgresql.bare() as url:
-        yield url
 
 
 @dataclass(frozen=True)

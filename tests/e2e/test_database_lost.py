@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests import postgresql
-from tests.conftest import skip_or_fail
 from tests.e2e.conftest import HTTP, wait_until
 from tests.e2e.relay import IN_FLIGHT, placed, slow
 from tests.e2e.visitors import Visitors
@@ -49,11 +47,8 @@ class Switch:
 
 
 @pytest.fixture
-def url() -> Iterator[str]:
-    if reason := postgresql.missing():
-        skip_or_fail(reason)
-    with postgresql.lent() as url:
-        yield url
+def url(postgresql_url: str) -> str:
+    return postgresql_url
 
 
 @contextmanager

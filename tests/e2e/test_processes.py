@@ -5,7 +5,6 @@ import re
 import signal
 import socket
 import sqlite3
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,7 +17,7 @@ import pytest
 from tests.conftest import SITE_TOML, add_site
 from tests.e2e.conftest import HTTP, Server, free_port, wait_until
 from tests.e2e.test_process import delivered
-from tests.e2e.test_reload import Client, publish
+from tests.e2e.test_reload import publish, reloaded_under_load
 from tests.e2e.visitors import Visitors
 
 pytestmark = pytest.mark.e2e
@@ -266,21 +265,9 @@ def test_relay_that_cannot_be_reached_is_told_by_both_and_secrets_by_none(pair: 
 def test_sighup_under_load_drops_nothing_and_reaches_all(pair: Pair, sites: Path) -> None:
     publish(sites, 0)
     pair.start()
-    clients = [Client(pair.port) for _ in range(4)]
-    threads = [threading.Thread(target=client.run) for client in clients]
-    for thread in threads:
-        thread.start()
     assert pair.process is not None
     before = pair.workers
-    for generation in range(1, 6):
-        publish(sites, generation)
-        pair.process.send_signal(signal.SIGHUP)
-        wait_until(lambda now=generation: all(client.wrong or client.newest == now for client in clients))  # type: ignore[misc]
-    for client in clients:
-        client.ended = True
-    for thread in threads:
-        thread.join()
-    assert [client.wrong for client in clients] == [[]] * 4
+    assert reloaded_under_load(pair, sites, 5) == [[]] * 4
 
     def newest(client: httpx.Client) -> bool:
         return "generation 000005" in client.get("/bikes/").text

@@ -1,6 +1,6 @@
 """An installation is moved: all that was there is there, and goes on."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -10,20 +10,16 @@ from server.db import Database
 from server.jobs import move as moving
 from server.jobs.move import MoveError, contents, move
 from server.signup import Reception
-from tests import postgresql, provision
-from tests.conftest import skip_or_fail
+from tests import provision
 from tests.outbox.conftest import add, rows
 from tests.signups import change, sign_up
 
 
 @pytest.fixture(params=["sqlite to postgresql", "postgresql to sqlite"])
-def urls(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
+def urls(request: pytest.FixtureRequest, tmp_path: Path, postgresql_url: str) -> tuple[str, str]:
     """Where from and where to: two that have their tables."""
-    if reason := postgresql.missing():
-        skip_or_fail(reason)
-    with postgresql.lent() as there:
-        both = provision.database(tmp_path / "one.db"), there
-        yield both if request.param.startswith("sqlite") else (both[1], both[0])
+    both = provision.database(tmp_path / "one.db"), postgresql_url
+    return both if request.param.startswith("sqlite") else both[::-1]
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Two transactions at the same time, on PostgreSQL: what one of them found is still so when it acts on it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -15,18 +15,15 @@ from server.jobs.people import BeingSent
 from server.outbox import store
 from server.signup import Reception
 from tests import postgresql
-from tests.conftest import eventually, skip_or_fail
+from tests.conftest import eventually
 from tests.signups import DAY, GATE, change, sign_up
 
 ANN = "ann@there.example"
 
 
 @pytest.fixture
-def database_url() -> Iterator[str]:
-    if reason := postgresql.missing():
-        skip_or_fail(reason)
-    with postgresql.lent() as url:
-        yield url
+def database_url(postgresql_url: str) -> str:
+    return postgresql_url
 
 
 def waits(database: Database) -> bool:
