@@ -61,8 +61,8 @@ class Sample:
     mails: int
 
     @property
-    def busiest_share(self) -> float:
-        """How much of a core all workers together used."""
+    def worker_cores(self) -> float:
+        """How many cores all workers together kept busy."""
         return self.worker_cpu * self.mails / self.seconds
 
 
@@ -169,7 +169,7 @@ class Bench:
             figures = (
                 f"{rate:.0f}",
                 f"{linear:.2f}" if case.database == "PostgreSQL" else "",
-                f"{median(sample.busiest_share for sample in samples):.2f}",
+                f"{median(sample.worker_cores for sample in samples):.2f}",
                 f"{1000 * median(sample.worker_cpu for sample in samples):.2f}",
                 f"{1000 * median(sample.database_cpu for sample in samples):.2f}"
                 if case.database == "PostgreSQL"
